@@ -1,0 +1,59 @@
+"""Adapt frozen causal language models with small trained modules. This file is the whole public API.
+
+Names are resolved when they are first used, so that `import llmad` is instant and loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmad.adapter_dir import load, save
+    from llmad.attachment import activate, attach, detach, disabled, parameters
+    from llmad.backbone import Backbone, Fused
+    from llmad.errors import DataError, LlmadError, ModelError, UsageError
+    from llmad.hookspecs import hookimpl
+    from llmad.listing import list_adapters, list_backbones, list_tasks
+    from llmad.match import sites
+    from llmad.merging import merge
+    from llmad.module import AdapterModule
+    from llmad.registry import parse_spec
+    from llmad.selector import Sites
+    from llmad.site import Rows, Site
+    from llmad.spec import AdapterSpec
+    from llmad.task import Judge, Prompt, Split, Task
+
+_HOME = {
+    "adapter_dir": ("load", "save"),
+    "attachment": ("activate", "attach", "detach", "disabled", "parameters"),
+    "backbone": ("Backbone", "Fused"),
+    "errors": ("DataError", "LlmadError", "ModelError", "UsageError"),
+    "hookspecs": ("hookimpl",),
+    "listing": ("list_adapters", "list_backbones", "list_tasks"),
+    "match": ("sites",),
+    "merging": ("merge",),
+    "module": ("AdapterModule",),
+    "registry": ("parse_spec",),
+    "selector": ("Sites",),
+    "site": ("Rows", "Site"),
+    "spec": ("AdapterSpec",),
+    "task": ("Judge", "Prompt", "Split", "Task"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: RUF022  the order in which a reader meets them
+    "attach", "detach", "activate", "disabled", "merge", "save", "load", "sites", "parameters",
+    "parse_spec", "list_adapters", "list_backbones", "list_tasks",
+    "AdapterSpec", "AdapterModule", "Site", "Rows", "Sites", "Backbone", "Fused",
+    "Task", "Prompt", "Judge", "Split", "hookimpl",
+    "LlmadError", "UsageError", "DataError", "ModelError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'llmad' has no attribute {name!r}")
+    return getattr(import_module(f"llmad.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,228 @@
+"""The adapter directory: `adapter_config.json`, `adapter_model.safetensors`, `llmad.json`. JSON and tensors only.
+
+`adapter_config.json` and the tensors are in PEFT's layout where the method has one, so that PEFT and the servers
+that read it can use them; `llmad.json` adds what strict loading needs: sites, base, plugin, prompt.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from llmad.attachment import attached, build, mount, plan
+from llmad.errors import LlmadError, ModelError, StorageError, nearest
+from llmad.fingerprint import fingerprint
+from llmad.module import AdapterModule
+from llmad.registry import registry
+from llmad.site import Site
+from llmad.spec import AdapterSpec, Tensors
+
+FORMAT = 1
+CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "llmad.json"
+
+
+def save(
+    model: nn.Module, path: str | Path, name: str = "default", about: Mapping[str, Any] | None = None
+) -> Path:
+    """Write an adapter to a directory; each file appears whole or not at all.
+
+    Args:
+        model: the model that has the adapter.
+        path: the directory; made if it is not there.
+        name: the adapter's name on the model.
+        about: more to record in `llmad.json`, such as the prompt and the recipe.
+
+    Raises:
+        UsageError: no adapter has that name.
+        StorageError: the directory cannot be written.
+    """
+    own, folder = attached(model, name), Path(path)
+    tensors = [(site, _tensors(module)) for site, module in own.modules.items()]
+    config, named = own.spec.export(tensors)
+    origin = registry().origin(type(own.spec))
+    record = {
+        "format": FORMAT,
+        "method": own.spec.name,
+        "options": own.spec.options(),
+        "sites": [site.describe() for site in own.modules],
+        "base": {"model_type": _model_type(model), "fingerprint": fingerprint(model)},
+        "plugin": {"distribution": origin.distribution, "version": origin.version} if origin else None,
+        **(about or {}),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(folder / WEIGHTS, lambda temporary: save_file(named, temporary, metadata={"format": "pt"}))
+        write_json(folder / CONFIG, config)
+        write_json(folder / ABOUT, record)
+    except OSError as error:
+        raise StorageError("cannot-write", f"{folder}: {error.strerror or error}") from None
+    return folder
+
+
+def load(
+    model: nn.Module, path: str | Path, name: str = "default", trainable: bool = False, check_base: bool = True
+) -> nn.Module:
+    """Attach an adapter from a directory; strict both ways: every tensor has its place, every place its tensor.
+
+    Args:
+        model: the base that the adapter was trained on.
+        path: a directory that `save` wrote, or a PEFT directory of a method that llmad knows.
+        name: the adapter's name on the model.
+        trainable: whether its parameters require gradients.
+        check_base: refuse a base whose weights are not those that the adapter was trained on.
+
+    Raises:
+        ModelError: the directory is incomplete or broken, or does not belong to this model; nothing is changed.
+    """
+    folder = Path(path)
+    about = read_about(folder)
+    spec = _spec(folder, about)
+    chosen = plan(model, spec, name)
+    if about:
+        _check_base(model, folder, about, chosen, check_base)
+    tensors = _read_tensors(folder)
+    modules = build(model, spec, chosen)
+    _fill(modules, spec, tensors, folder)
+    for module in modules.values():
+        module.requires_grad_(trainable)
+    return mount(model, spec, modules, name)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `llmad.json` says; empty where the directory is another tool's.
+
+    Raises:
+        ModelError: it is no adapter directory, or written by a newer llmad.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ModelError("no-adapter", f"{folder} is no adapter directory: it has no {CONFIG}")
+    if not (folder / ABOUT).is_file():
+        return {}
+    about = _read_json(folder / ABOUT)
+    if about.get("format") != FORMAT:
+        raise ModelError(
+            "other-format",
+            f"{folder / ABOUT}: format {about.get('format')!r}; this llmad reads {FORMAT}",
+            "update llmad",
+        )
+    return about
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def replace(path: Path, write: Any) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it into place."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101  mkstemp's files are private
+        os.replace(temporary, path)  # noqa: PTH105  the name says that it is atomic
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _tensors(module: AdapterModule) -> Tensors:
+    return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+
+
+def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
+    if about:
+        try:
+            return registry().adapter(about["method"]).read(about["options"])
+        except (KeyError, TypeError):
+            raise ModelError("broken-adapter", f"{folder / ABOUT} lacks the method or its options") from None
+        except LlmadError as error:
+            origin = about.get("plugin") or {}
+            wanted = f"{origin.get('distribution')} {origin.get('version')}"
+            raise ModelError(error.code, f"{folder}: {error} (it was written with {wanted})", error.hint) from None
+    config = _read_json(folder / CONFIG)
+    kind = str(config.get("peft_type"))
+    readers = {offer.value.peft_type: offer.value for _, offer in registry().offers("adapter") if offer.value.peft_type}
+    if kind not in readers:
+        raise ModelError("foreign-adapter", f"{folder / CONFIG}: peft_type {kind!r}", nearest(kind, list(readers)))
+    spec: AdapterSpec = readers[kind].from_peft(config)
+    return spec
+
+
+def _check_base(model: nn.Module, folder: Path, about: dict[str, Any], chosen: list[Site], strict: bool) -> None:
+    wanted, found = about["sites"], [site.describe() for site in chosen]
+    for there, here in zip(wanted, found, strict=False):
+        if there != here:
+            raise ModelError(
+                "other-base",
+                f"{folder}: trained at {there['path']} ({there['in_features']} to {there['out_features']});"
+                f" this model has {here['path']} ({here['in_features']} to {here['out_features']})",
+                "load the base that the adapter was trained on",
+            )
+    if len(wanted) != len(found):
+        raise ModelError("other-base", f"{folder}: trained at {len(wanted)} sites; this model has {len(found)} such")
+    if strict and about["base"]["fingerprint"] != fingerprint(model):
+        raise ModelError(
+            "other-base",
+            f"{folder}: it was trained on another {about['base']['model_type']} base; the weights differ",
+            "load that base, or pass check_base=False to use the adapter on this one all the same",
+        )
+
+
+def _read_tensors(folder: Path) -> Tensors:
+    try:
+        return load_file(folder / WEIGHTS)
+    except FileNotFoundError:
+        raise ModelError("broken-adapter", f"{folder} has no {WEIGHTS}") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError("broken-adapter", f"{folder / WEIGHTS} cannot be read: {error}") from None
+
+
+def _fill(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, folder: Path) -> None:
+    """Put tensors into built modules, or name the first that does not fit."""
+    given = spec.restore(list(modules), tensors)
+    for site, module in modules.items():
+        wanted = module.state_dict()
+        for key, tensor in wanted.items():
+            _check_tensor(f"{folder / WEIGHTS}: {site.label}:{key}", given[site].get(key), tensor)
+        if extra := sorted(given[site].keys() - wanted.keys()):
+            raise ModelError("extra-tensor", f"{folder / WEIGHTS}: {site.label}:{extra[0]} has no place")
+        module.load_state_dict(given[site])
+    _, again = spec.export([(site, _tensors(module)) for site, module in modules.items()])
+    if strangers := sorted(tensors.keys() - again.keys()):
+        raise ModelError(
+            "extra-tensor", f"{folder / WEIGHTS}: {strangers[0]} has no place", nearest(strangers[0], list(again))
+        )
+
+
+def _check_tensor(where: str, given: Tensor | None, wanted: Tensor) -> None:
+    if given is None:
+        raise ModelError("missing-tensor", f"{where} is missing")
+    if given.shape != wanted.shape:
+        raise ModelError("misshapen-tensor", f"{where} has shape {tuple(given.shape)}, not {tuple(wanted.shape)}")
+    if not bool(torch.isfinite(given).all()):
+        raise ModelError("not-finite", f"{where} holds values that are not finite")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError("broken-adapter", f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ModelError("broken-adapter", f"{path} is not a JSON object")
+    return content
+
+
+def _model_type(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", ""))

@@ -1,0 +1,59 @@
+"""Backbone: where the roles are in a family of models, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmad.site import Rows
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A role that is some of the output rows of a fused linear.
+
+    The output is read as blocks of `of` equal parts, and the role is part number `part` of each block. `blocks` is
+    the name of the config attribute that counts the blocks (`num_attention_heads` in BLOOM); one block where empty.
+    """
+
+    path: str
+    part: int
+    of: int
+    blocks: str = ""
+
+    def rows(self, config: Any, out_features: int) -> Rows:
+        """The rows in a linear of `out_features` outputs."""
+        groups = getattr(config, self.blocks) if self.blocks else 1
+        length = out_features // (groups * self.of)
+        return Rows(groups, stride=length * self.of, start=length * self.part, length=length)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The description of a model family; a plugin returns it from `llmad_backbones`.
+
+    Attributes:
+        name: the family's name.
+        summary: one line.
+        model_types: the values of `config.model_type` that these rules hold for.
+        model: path of the stack that turns token ids into hidden states.
+        embed: path of the token embedding.
+        head: path of the output projection.
+        blocks: path of the list of blocks.
+        parts: role to path inside a block; a part that a model does not have is simply not there.
+        residual: role to the name of the argument that the part's module adds to its own output, if it does.
+        shapes: name of a well-known size to its config, `model_type` included; enough to plan, without weights.
+        folders: name to a local folder with weights and tokenizer that the plugin ships.
+    """
+
+    name: str
+    summary: str
+    model_types: tuple[str, ...] = ()
+    model: str = ""
+    embed: str = ""
+    head: str = ""
+    blocks: str = ""
+    parts: Mapping[str, str | Fused] = field(default_factory=dict)
+    residual: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)

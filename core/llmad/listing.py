@@ -1,0 +1,67 @@
+"""What is installed, as plain rows: the same for the command line, for JSON and for Python."""
+
+from typing import Any
+
+from llmad.registry import registry
+
+
+def list_adapters() -> list[dict[str, Any]]:
+    """Every adapter method: name, summary, where it comes from, whether its bare name is its own."""
+    return [
+        {
+            "name": name,
+            "summary": offer.value.summary(),
+            "distribution": offer.distribution,
+            "version": offer.version,
+            "status": "ok" if name == offer.name else "conflict",
+            "sites": str(offer.value.model_fields["sites"].get_default()),
+        }
+        for name, offer in registry().offers("adapter")
+    ]
+
+
+def list_backbones() -> list[dict[str, Any]]:
+    """Every backbone family: the model types it describes, the sizes it knows, the weights it ships."""
+    return [
+        {
+            "name": name,
+            "summary": offer.value.summary,
+            "model_types": list(offer.value.model_types),
+            "shapes": list(offer.value.shapes),
+            "weights": list(offer.value.folders),
+            "distribution": offer.distribution,
+            "version": offer.version,
+            "status": "ok" if name == offer.name else "conflict",
+        }
+        for name, offer in registry().offers("backbone")
+    ]
+
+
+def list_tasks() -> list[dict[str, Any]]:
+    """Every task: name, summary, where it comes from."""
+    return [
+        {
+            **offer.value.describe(),
+            "name": name,
+            "distribution": offer.distribution,
+            "version": offer.version,
+            "status": "ok" if name == offer.name else "conflict",
+        }
+        for name, offer in registry().offers("task")
+    ]
+
+
+def list_plugins() -> list[dict[str, Any]]:
+    """Every plugin found, the broken and the skipped ones too."""
+    return [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "api": plugin.api,
+            "offers": [f"{offer.kind} {offer.name}" for offer in plugin.offers],
+            "status": plugin.status,
+            "error": plugin.error,
+        }
+        for plugin in registry().plugins
+    ]

@@ -1,0 +1,79 @@
+"""AdapterModule: the small trained module, and how it can be subclassed before torch is imported.
+
+A plugin file holds a config class and a module class side by side, and the list of adapters must not pay
+for torch. So `AdapterModule` is a plain class until the first instance of a subclass is made; then torch is
+imported and the instance's class becomes `type(cls.__name__, (cls, torch.nn.Module), {})`. `super().__init__()`,
+`isinstance(module, torch.nn.Module)` and copying all behave as if it had been a torch module from the start.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    _Module = nn.Module
+else:
+    _Module = object
+
+
+class AdapterModule(_Module):
+    """A small trained module that wraps the call of the place it sits at.
+
+    Subclasses define `forward(self, base, x)`: `base` is the wrapped place, `x` the hidden states that come in
+    (batch, length, in_features); what is returned goes out (batch, length, out_features). `base(x)` may be called
+    with `x` or something else in its place; the call's other arguments stay as they are.
+
+    Attributes:
+        whole_call: True for a module that needs more than the hidden states: `forward(self, base, **call)` then
+            gets every argument of the call by name, and returns the place's whole output.
+        host: the module at the site. It is not a submodule: it is neither saved, moved nor trained from here.
+    """
+
+    whole_call: ClassVar[bool] = False
+    host: "nn.Module"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "AdapterModule":
+        """Make an instance of the torch class that stands behind `cls`."""
+        instance: AdapterModule = object.__new__(_torch_class(cls))
+        return instance
+
+    def begin(self) -> None:
+        """Initialise what depends on the base, once, when `host` is known; by default nothing."""
+
+    if TYPE_CHECKING:  # optional: a module that has it can be merged
+
+        def delta(self) -> Tensor:
+            """The update of the weight, (out_features, in_features): the module adds `x @ delta.T`."""
+            ...
+
+    @staticmethod
+    def linear(in_features: int, out_features: int, bias: bool = True) -> "torch.nn.Linear":
+        """A linear map that computes in the dtype of its input, whatever dtype its weight is kept in."""
+        from llmad.layers import Linear
+
+        return Linear(in_features, out_features, bias=bias)
+
+    @staticmethod
+    def activation(name: str) -> "Callable[[Tensor], Tensor]":
+        """The non-linearity of that name, as transformers knows it (`relu`, `gelu`, `silu`, `tanh`, ...)."""
+        from transformers.activations import ACT2FN
+
+        function: Callable[[Tensor], Tensor] = ACT2FN[name]
+        return function
+
+
+@cache
+def _torch_class(cls: type) -> type:
+    from torch import nn
+
+    if issubclass(cls, nn.Module):
+        return cls
+    return type(cls.__name__, (cls, nn.Module), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def mergeable(module: AdapterModule) -> bool:
+    """Whether the module says what it adds to the weight."""
+    return callable(getattr(module, "delta", None))

@@ -1,0 +1,146 @@
+"""AdapterSpec: the config of an adapter method, and its text form `lora[r=16,sites=attn.q+attn.v,layers=8:]`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llmad.errors import UsageError, nearest
+from llmad.module import AdapterModule
+from llmad.selector import Layers, Sites
+from llmad.site import LINEAR_ROLES, PATH_ROLE, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = dict[str, "Tensor"]
+_TEXT = re.compile(r"(?P<name>[A-Za-z0-9][\w.:-]*)\s*(\[(?P<options>.*)\])?", re.DOTALL)
+
+
+class AdapterSpec(BaseModel):
+    """Base class of an adapter method: a frozen, validated config that builds one module a site.
+
+    A subclass sets `name`, its docstring's first line is the method's summary, its fields are the options, and
+    `build` makes the module. `sites` is the default placement; users override it.
+
+    Attributes:
+        name: what users type.
+        fits: the roles that the method can sit at.
+        learning_rate: what trains well by default; a recipe overrides it.
+        peft_type: the `peft_type` of a directory in PEFT's layout that the method reads, if any.
+        sites: where the modules sit.
+        layers: which layers; all where None.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    name: ClassVar[str]
+    fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mlp", "block", "head", PATH_ROLE)
+    learning_rate: ClassVar[float] = 1e-3
+    peft_type: ClassVar[str] = ""
+
+    sites: Sites
+    layers: Layers | None = None
+
+    def build(self, site: Site) -> AdapterModule:
+        """Make the module for one site; with torch's global generator, so that a seed fixes the weights."""
+        raise TypeError(f"{type(self).__name__} does not define build(self, site)")
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> "AdapterSpec":
+        """Validate options.
+
+        Raises:
+            UsageError: every wrong option in one line.
+        """
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            known = list(cls.model_fields)
+            raise UsageError("bad-option", *_explain(cls.name, error, known)) from None
+
+    def options(self) -> dict[str, Any]:
+        """The options as plain data."""
+        return self.model_dump(mode="json")
+
+    def export(self, modules: Sequence[tuple[Site, Tensors]]) -> tuple[dict[str, Any], Tensors]:
+        """The files' content: `adapter_config.json` and the tensors by name.
+
+        A method whose weights a peer can read overrides this and `restore` to write the peer's layout.
+        """
+        tensors = {f"{site.label}:{name}": tensor for site, own in modules for name, tensor in own.items()}
+        return {"method": self.name, "options": self.options()}, tensors
+
+    def restore(self, sites: Sequence[Site], tensors: Tensors) -> dict[Site, Tensors]:
+        """The inverse of `export`: the tensors of each site; a name that belongs to no site stays out."""
+        return {
+            site: {
+                name.removeprefix(f"{site.label}:"): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{site.label}:")
+            }
+            for site in sites
+        }
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any]) -> "AdapterSpec":
+        """The spec that a PEFT `adapter_config.json` of this method's `peft_type` means."""
+        raise UsageError("foreign-adapter", f"{cls.name} does not read PEFT's layout")
+
+    def __str__(self) -> str:
+        options = ",".join(
+            f"{name}={getattr(self, name)}"
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        )
+        return f"{self.name}[{options}]" if options else self.name
+
+
+def split_spec(text: str) -> tuple[str, dict[str, str]]:
+    """Take `name[option=value,...]` apart, without knowing the method.
+
+    Raises:
+        UsageError: the text does not have that form.
+    """
+    match = _TEXT.fullmatch(text.strip())
+    if not match:
+        raise UsageError("bad-spec", f"{text!r} is no adapter spec", "write name or name[option=value,...]")
+    options: dict[str, str] = {}
+    for item in _items(match["options"] or ""):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not (name and equals and value):
+            raise UsageError("bad-spec", f"{item!r} in {text!r} is not option=value")
+        if name in options:
+            raise UsageError("bad-spec", f"{name!r} stands twice in {text!r}")
+        options[name] = value
+    return match["name"], options
+
+
+def _items(options: str) -> list[str]:
+    """Split at the commas that no bracket encloses."""
+    items, depth = [""], 0
+    for character in options:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += character
+    return [item for item in items if item.strip()]
+
+
+def _explain(name: str, error: ValidationError, known: list[str]) -> tuple[str, str]:
+    """One line for everything that is wrong, and a hint for the first unknown option."""
+    unknown = [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
+    faults = [
+        f"no option {item['loc'][0]!r}"
+        if item["type"] == "extra_forbidden"
+        else f"{'.'.join(map(str, item['loc'][:1]))}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    ]
+    return f"{name}: {'; '.join(dict.fromkeys(faults))}", nearest(unknown[0], known) if unknown else ""

@@ -1,0 +1,92 @@
+"""Task: what is asked, how an answer is read, and when it is right. Prompt: the one form of the question."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Literal, Protocol
+
+from llmad.errors import DataError
+
+Row = Mapping[str, str]
+Split = Literal["train", "test"]
+PROTOCOLS = ("strict", "paper")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a row becomes text, in training, scoring and chat alike.
+
+    `question` has `{instruction}`; `question_with_input`, used where a row's `input` is not empty, also `{input}`.
+    The answer follows as it stands in the row's `output`, stripped, after `lead`.
+    """
+
+    question: str
+    question_with_input: str = ""
+    lead: str = ""
+
+    def ask(self, row: Row) -> str:
+        """The text that the model is given."""
+        template = self.question_with_input if row.get("input") and self.question_with_input else self.question
+        return template.replace("{input}", row.get("input", "")).replace("{instruction}", row["instruction"])
+
+    def answer(self, row: Row) -> str:
+        """The text that the model is to write, without the end-of-sequence token."""
+        return self.lead + row["output"].strip()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the prompt's parts: two prompts with the same fingerprint are the same."""
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class Judge(Protocol):
+    """Reads answers and compares them."""
+
+    def read(self, text: str, protocol: str) -> str | None:
+        """The answer that `text` gives, None where it gives none."""
+
+    def agree(self, answer: str, gold: str) -> bool:
+        """Whether the answer is right."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task; a plugin returns it from `llmad_tasks`.
+
+    Attributes:
+        name: what users type.
+        summary: one line.
+        prompt: the form of the question.
+        judge: given the gold answer of a row, what reads and compares the model's answer to it.
+        files: split to the path of its rows inside a data folder.
+        generate: makes `count` rows of a split from a seed, for tasks that need no files.
+        train_rows: how many rows to generate for training.
+        max_new_tokens: how long an answer may be.
+    """
+
+    name: str
+    summary: str
+    prompt: Prompt
+    judge: Callable[[str], Judge]
+    files: Mapping[Split, str] = field(default_factory=dict)
+    generate: Callable[[Split, int, int], list[dict[str, str]]] | None = None
+    train_rows: int = 0
+    max_new_tokens: int = 256
+
+    def rows(self, split: Split, count: int, seed: int) -> list[dict[str, str]]:
+        """Generate rows.
+
+        Raises:
+            DataError: the task's rows come from files.
+        """
+        if self.generate is None:
+            raise DataError(
+                "no-rows",
+                f"the rows of task {self.name} come from a file",
+                f"give --data FILE, or --data DIR with {self.files.get(split, 'the file')} in it",
+            )
+        return self.generate(split, count, seed)
+
+    def describe(self) -> dict[str, Any]:
+        """The task as plain data, for JSON."""
+        return {"name": self.name, "summary": self.summary, "files": dict(self.files)}

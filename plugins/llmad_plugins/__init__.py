@@ -1,0 +1,1 @@
+"""The built-in plugins: one file each, reached by entry points only, on nothing but the public API of `llmad`."""
