@@ -5,8 +5,6 @@ that read it can use them; `llmad.json` adds what strict loading needs: sites, b
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from llmad.attachment import attached, build, mount, plan
 from llmad.errors import LlmadError, ModelError, StorageError, nearest
+from llmad.files import replace, write_json
 from llmad.fingerprint import fingerprint
 from llmad.module import AdapterModule
 from llmad.registry import registry
@@ -25,12 +24,11 @@ from llmad.site import Site
 from llmad.spec import AdapterSpec, Tensors
 
 FORMAT = 1
+_RECORD = {"method": str, "options": dict, "sites": list, "base": dict}  # what `llmad.json` must hold
 CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "llmad.json"
 
 
-def save(
-    model: nn.Module, path: str | Path, name: str = "default", about: Mapping[str, Any] | None = None
-) -> Path:
+def save(model: nn.Module, path: str | Path, name: str = "default", about: Mapping[str, Any] | None = None) -> Path:
     """Write an adapter to a directory; each file appears whole or not at all.
 
     Args:
@@ -61,13 +59,17 @@ def save(
         replace(folder / WEIGHTS, lambda temporary: save_file(named, temporary, metadata={"format": "pt"}))
         write_json(folder / CONFIG, config)
         write_json(folder / ABOUT, record)
-    except OSError as error:
-        raise StorageError("cannot-write", f"{folder}: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise StorageError("cannot-write", f"{folder}: {getattr(error, 'strerror', None) or error}") from None
     return folder
 
 
 def load(
-    model: nn.Module, path: str | Path, name: str = "default", trainable: bool = False, check_base: bool = True
+    model: nn.Module,
+    path: str | Path,
+    name: str = "default",
+    trainable: bool = False,
+    check_base: bool = True,
 ) -> nn.Module:
     """Attach an adapter from a directory; strict both ways: every tensor has its place, every place its tensor.
 
@@ -112,49 +114,32 @@ def read_about(folder: Path) -> dict[str, Any]:
             f"{folder / ABOUT}: format {about.get('format')!r}; this llmad reads {FORMAT}",
             "update llmad",
         )
+    for key, kind in _RECORD.items():
+        if not isinstance(about.get(key), kind):
+            raise ModelError("broken-adapter", f"{folder / ABOUT}: {key!r} is missing or not a {kind.__name__}")
     return about
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON; the file appears whole or not at all."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def replace(path: Path, write: Any) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it into place."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(temporary))
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101  mkstemp's files are private
-        os.replace(temporary, path)  # noqa: PTH105  the name says that it is atomic
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _tensors(module: AdapterModule) -> Tensors:
-    return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    """A copy on the CPU, which shares no memory: safetensors refuses tensors that do."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
 
 
 def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
-    if about:
-        try:
-            return registry().adapter(about["method"]).read(about["options"])
-        except (KeyError, TypeError):
-            raise ModelError("broken-adapter", f"{folder / ABOUT} lacks the method or its options") from None
-        except LlmadError as error:
-            origin = about.get("plugin") or {}
-            wanted = f"{origin.get('distribution')} {origin.get('version')}"
-            raise ModelError(error.code, f"{folder}: {error} (it was written with {wanted})", error.hint) from None
+    try:
+        return registry().adapter(about["method"]).read(about["options"]) if about else _foreign_spec(folder)
+    except LlmadError as error:
+        origin = about.get("plugin")
+        wanted = f" (it was written with {origin['distribution']} {origin['version']})" if origin else ""
+        raise ModelError(error.code, f"{folder}: {error}{wanted}", error.hint) from None
+
+
+def _foreign_spec(folder: Path) -> AdapterSpec:
     config = _read_json(folder / CONFIG)
     kind = str(config.get("peft_type"))
     readers = {offer.value.peft_type: offer.value for _, offer in registry().offers("adapter") if offer.value.peft_type}
     if kind not in readers:
-        raise ModelError("foreign-adapter", f"{folder / CONFIG}: peft_type {kind!r}", nearest(kind, list(readers)))
+        raise ModelError("foreign-adapter", f"{CONFIG} has peft_type {kind!r}", nearest(kind, list(readers)))
     spec: AdapterSpec = readers[kind].from_peft(config)
     return spec
 
@@ -165,18 +150,22 @@ def _check_base(model: nn.Module, folder: Path, about: dict[str, Any], chosen: l
         if there != here:
             raise ModelError(
                 "other-base",
-                f"{folder}: trained at {there['path']} ({there['in_features']} to {there['out_features']});"
-                f" this model has {here['path']} ({here['in_features']} to {here['out_features']})",
+                f"{folder}: trained at {_in_words(there)}; this model has {_in_words(here)}",
                 "load the base that the adapter was trained on",
             )
     if len(wanted) != len(found):
         raise ModelError("other-base", f"{folder}: trained at {len(wanted)} sites; this model has {len(found)} such")
-    if strict and about["base"]["fingerprint"] != fingerprint(model):
+    if strict and about["base"].get("fingerprint") != fingerprint(model):
         raise ModelError(
             "other-base",
-            f"{folder}: it was trained on another {about['base']['model_type']} base; the weights differ",
+            f"{folder}: it was trained on another {about['base'].get('model_type')} base; the weights differ",
             "load that base, or pass check_base=False to use the adapter on this one all the same",
         )
+
+
+def _in_words(site: Any) -> str:
+    known = site if isinstance(site, dict) else {}
+    return f"{known.get('path')} ({known.get('in_features')} to {known.get('out_features')})"
 
 
 def _read_tensors(folder: Path) -> Tensors:
@@ -198,11 +187,18 @@ def _fill(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensor
         if extra := sorted(given[site].keys() - wanted.keys()):
             raise ModelError("extra-tensor", f"{folder / WEIGHTS}: {site.label}:{extra[0]} has no place")
         module.load_state_dict(given[site])
+    _check_nothing_lost(modules, spec, tensors, folder / WEIGHTS)
+
+
+def _check_nothing_lost(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, where: Path) -> None:
+    """What would be written now must be what was read: no name, no row and no number fell by the way."""
     _, again = spec.export([(site, _tensors(module)) for site, module in modules.items()])
     if strangers := sorted(tensors.keys() - again.keys()):
-        raise ModelError(
-            "extra-tensor", f"{folder / WEIGHTS}: {strangers[0]} has no place", nearest(strangers[0], list(again))
-        )
+        raise ModelError("extra-tensor", f"{where}: {strangers[0]} has no place", nearest(strangers[0], list(again)))
+    for key, tensor in tensors.items():
+        _check_tensor(f"{where}: {key}", tensor, again[key])
+        if not torch.equal(tensor.to(again[key]), again[key]):
+            raise ModelError("extra-tensor", f"{where}: {key} holds values that have no place")
 
 
 def _check_tensor(where: str, given: Tensor | None, wanted: Tensor) -> None:

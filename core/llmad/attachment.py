@@ -66,8 +66,12 @@ def attach(model: nn.Module, spec: str | AdapterSpec, name: str = "default") -> 
 
 def plan(model: nn.Module, spec: AdapterSpec, name: str) -> list[Site]:
     """Every check, no change: the sites where `attach` would put the adapter."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise UsageError("bad-name", f"{name!r} cannot name an adapter", "use letters, digits, - and _")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+        raise UsageError(
+            "bad-name",
+            f"{name!r} cannot name an adapter",
+            "use letters, digits, - and _, and no method's name",
+        )
     if name in state(model).adapters:
         raise UsageError("name-taken", f"an adapter {name!r} is already attached", "detach it, or give another name")
     chosen = select(model, spec)
@@ -138,7 +142,7 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
     try:
         yield model
     finally:
-        active[:] = before
+        active[:] = [name for name in dict.fromkeys((*before, *active)) if name in state(model).adapters]
 
 
 def parameters(model: nn.Module, name: str = "default") -> Iterator[tuple[str, nn.Parameter]]:
@@ -173,7 +177,7 @@ def state(model: nn.Module) -> State:
 
 
 def _build(spec: AdapterSpec, site: Site, module: nn.Module) -> AdapterModule:
-    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    device = _device(module)
     # Drawn on the CPU wherever the base lives, so that a seed means the same weights everywhere.
     with torch.device("meta" if device.type == "meta" else "cpu"):
         adapter = spec.build(site)
@@ -183,3 +187,12 @@ def _build(spec: AdapterSpec, site: Site, module: nn.Module) -> AdapterModule:
     adapter.to(device)
     adapter.begin()
     return adapter.train(module.training)
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where a module computes: where its tensors are, or where accelerate's hook takes them for the call."""
+    hook = getattr(module, "_hf_hook", None)
+    tensors = (*module.parameters(), *module.buffers())
+    stays = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    executes = getattr(hook, "execution_device", None)
+    return stays if executes is None else torch.device(executes)

@@ -8,12 +8,12 @@ keys, and quantised linears keep their own forward. Swapping the class back give
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from types import MethodType
 from typing import Any, cast
 
-from torch import Tensor, nn
 import torch
+from torch import Tensor, nn
 
 from llmad.errors import ModelError
 from llmad.module import AdapterModule
@@ -75,13 +75,20 @@ def unmount(module: nn.Module, name: str) -> None:
 
 def check_mountable(module: nn.Module, path: str) -> None:
     """Refuse a module whose instance carries a forward of its own: the class's would never be called."""
-    if "forward" in vars(module) and "_old_forward" not in vars(module):
+    plain = MethodType(type(module).forward, module)
+    if vars(module).get("_old_forward", vars(module).get("forward", plain)) != plain:
         raise ModelError("patched-forward", f"{path}: its forward was replaced on the instance", "undo that first")
 
 
 @cache
-def _host_class(cls: type[nn.Module]) -> type[nn.Module]:
-    return cast(type[nn.Module], type(f"Adapted{cls.__name__}", (Host, cls), {"__module__": cls.__module__}))
+def _host_class(cls: Any) -> Any:
+    """The class of the module's adapted kind; its forward has the signature of the module's own."""
+
+    @wraps(cls.forward)
+    def forward(self: Host, *args: Any, **kwargs: Any) -> Any:
+        return Host.forward(self, *args, **kwargs)
+
+    return type(f"Adapted{cls.__name__}", (Host, cls), {"__module__": cls.__module__, "forward": forward})
 
 
 def _rebind(module: nn.Module) -> None:
@@ -95,7 +102,7 @@ def _around(call: Call, adapter: AdapterModule, site: Site) -> Call:
     if adapter.whole_call:
         return _Whole(call, adapter)
     if site.before:
-        return _Before(call, adapter)
+        return _Before(call, adapter, site.rows)
     return _After(call, adapter, site.rows, site.residual)
 
 
@@ -113,15 +120,18 @@ class _Whole:
 
 @dataclass(slots=True)
 class _Before:
-    """The adapter transforms the hidden states that come in."""
+    """The adapter transforms the hidden states that come in: for the whole place, or for the rows of a role."""
 
     call: Call
     adapter: AdapterModule
+    rows: Rows | None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x, args, kwargs = _take_hidden(self.adapter, args, kwargs)
-        changed = self.adapter(_same, x)
-        return self.call(changed, *args, **kwargs)
+        out = self.call(self.adapter(_same, x), *args, **kwargs)
+        if not self.rows:
+            return out
+        return _put_rows(self.call(x, *args, **kwargs), _take_rows(out, self.rows), self.rows)
 
 
 @dataclass(slots=True)
@@ -160,10 +170,9 @@ def _same(x: Tensor) -> Tensor:
 
 
 @cache
-def _parameters(cls: type[nn.Module]) -> list[str]:
-    """The names of the arguments of a host class's own forward."""
-    own = cls.__mro__[2] if issubclass(cls, Host) else cls
-    return list(inspect.signature(own.forward).parameters)[1:]
+def _parameters(cls: Any) -> list[str]:
+    """The names of the arguments of a class's forward."""
+    return list(inspect.signature(cls.forward).parameters)[1:]
 
 
 def _take_hidden(
@@ -188,13 +197,17 @@ def _zero(
 
 def _take_rows(out: Tensor, rows: Rows) -> Tensor:
     """(..., groups * stride) to the role's (..., groups * length)."""
-    blocks = out.unflatten(-1, (rows.groups, rows.stride))
+    blocks = _blocks(out, rows.groups)
     return blocks[..., rows.start : rows.start + rows.length].flatten(-2)
 
 
 def _put_rows(out: Tensor, part: Tensor, rows: Rows) -> Tensor:
     """Put the role's outputs back in their places."""
-    blocks = out.unflatten(-1, (rows.groups, rows.stride))
-    middle = part.unflatten(-1, (rows.groups, rows.length))
+    blocks, middle = _blocks(out, rows.groups), _blocks(part, rows.groups)
     end = rows.start + rows.length
     return torch.cat((blocks[..., : rows.start], middle, blocks[..., end:]), dim=-1).flatten(-2)
+
+
+def _blocks(out: Tensor, groups: int) -> Tensor:
+    """(..., groups * n) to (..., groups, n)."""
+    return out.reshape(*out.shape[:-1], groups, -1)

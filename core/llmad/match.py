@@ -1,6 +1,7 @@
 """Matching: which sites a model has, and which of them a spec selects. Pure: nothing here changes a model."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from llmad.backbone import Backbone, Fused
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.registry import registry
-from llmad.selector import Layers, Part, Sites
+from llmad.selector import Layers, Part
 from llmad.site import PATH_ROLE, ROLES, Site
 from llmad.spec import AdapterSpec
 
@@ -40,7 +41,7 @@ def select(model: nn.Module, spec: AdapterSpec) -> list[Site]:
     every = sites(model)
     layers = _layers(spec.layers, depth(model))
     chosen: dict[Site, None] = {}
-    for part in cast(Sites, spec.sites):
+    for part in spec.sites:
         matched = _matches(part, every, model)
         if not matched:
             raise _nothing(part, every, model)
@@ -50,7 +51,9 @@ def select(model: nn.Module, spec: AdapterSpec) -> list[Site]:
     for site in chosen:
         if site.role not in spec.fits:
             raise UsageError(
-                "misfit", f"{spec.name} does not fit {site.role} ({site.label})", f"it fits {', '.join(spec.fits)}"
+                "misfit",
+                f"{spec.name} does not fit {site.role} ({site.label})",
+                f"it fits {', '.join(spec.fits)}",
             )
     return _in_order(chosen, every)
 
@@ -141,9 +144,7 @@ def _by_path(part: Part, every: Sequence[Site], model: nn.Module) -> list[Site]:
 
 
 def _before(site: Site) -> Site:
-    return Site(
-        site.path, site.role, site.layer, site.in_features, site.in_features, before=True, residual=site.residual
-    )
+    return replace(site, out_features=site.in_features, before=True)
 
 
 def _layers(layers: Layers | None, count: int) -> set[int] | None:
@@ -163,7 +164,9 @@ def _nothing(part: Part, every: Sequence[Site], model: nn.Module) -> UsageError:
         return UsageError("no-match", f"site {part.text!r} is not in this {kind} model", nearest(part.text, there))
     paths = sorted({site.path for site in every})
     return UsageError(
-        "no-match", f"site {part.text!r} matches no module of this {kind} model", nearest(part.path.pattern, paths)
+        "no-match",
+        f"site {part.text!r} matches no module of this {kind} model",
+        nearest(part.path.pattern, paths),
     )
 
 

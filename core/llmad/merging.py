@@ -8,11 +8,13 @@ from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
 from llmad.site import Site
 
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 
 def merge(model: nn.Module, name: str = "default") -> nn.Module:
     """Fold an adapter into the base's weights and detach it; the model then computes the same without it.
 
-    Sums are made in float32 and rounded once to the weight's dtype.
+    Sums are made in float32 (float64 where the weight is) and rounded once to the weight's dtype.
 
     Raises:
         UsageError: no adapter has that name.
@@ -35,7 +37,9 @@ def _check_order(model: nn.Module, name: str, own: Attached) -> None:
     for other in active[: active.index(name)] if name in active else active:
         if paths & {site.path for site in adapters[other].modules}:
             raise ModelError(
-                "not-mergeable", f"adapter {other!r} acts before {name!r} at the same places", f"merge {other!r} first"
+                "not-mergeable",
+                f"adapter {other!r} acts before {name!r} at the same places",
+                f"merge {other!r} first",
             )
 
 
@@ -46,15 +50,19 @@ def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, share
         reason = f"{type(module).__name__} is not a linear update of a weight"
     elif not site.linear or not isinstance(weight, Tensor) or weight.dim() != 2:
         reason = "the place is no linear map"
-    elif not weight.is_floating_point():
+    elif weight.dtype not in _PLAIN:
         reason = "its weight is quantised"
+    elif weight.device.type == "meta":
+        reason = "its weight is not in memory"
     elif weight.data_ptr() in shared:
         reason = "its weight is tied to another module's"
     elif not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
         reason = "the adapter holds values that are not finite"
     if reason:
         raise ModelError(
-            "not-mergeable", f"adapter {name!r} cannot be merged at {site.label}: {reason}", "keep it attached"
+            "not-mergeable",
+            f"adapter {name!r} cannot be merged at {site.label}: {reason}",
+            "keep it attached",
         )
 
 
@@ -63,14 +71,11 @@ def _fold(host: nn.Module, site: Site, module: AdapterModule) -> None:
     weight = host.weight
     assert isinstance(weight, Tensor)
     transposed = hasattr(host, "nf")  # transformers' Conv1D keeps (in, out)
-    matrix = (weight.T if transposed else weight).float()  # (out_features, in_features)
-    update = module.delta().float().to(matrix.device)
-    if site.before:
-        matrix = matrix + matrix @ update
-    elif site.rows:
-        matrix = matrix.index_add(0, torch.tensor(site.rows.index(), device=matrix.device), update)
-    else:
-        matrix = matrix + update
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    matrix = (weight.T if transposed else weight).to(wide, copy=True)  # (out_features, in_features)
+    update = module.delta().to(matrix)
+    rows = site.rows.index() if site.rows else slice(None)
+    matrix[rows] += matrix[rows] @ update if site.before else update
     weight.copy_(matrix.T if transposed else matrix)
 
 

@@ -35,7 +35,7 @@ class AdapterModule(_Module):
     whole_call: ClassVar[bool] = False
     host: "nn.Module"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "AdapterModule":
+    def __new__(cls, *_: Any, **__: Any) -> "AdapterModule":
         """Make an instance of the torch class that stands behind `cls`."""
         instance: AdapterModule = object.__new__(_torch_class(cls))
         return instance

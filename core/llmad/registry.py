@@ -100,7 +100,9 @@ class Registry:
             return offer
         if rivals := [offer.full_name for offer in by_full_name.values() if offer.name == name]:
             raise UsageError(
-                f"ambiguous-{kind}", f"{kind} {name!r} is offered more than once", f"write {' or '.join(rivals)}"
+                f"ambiguous-{kind}",
+                f"{kind} {name!r} is offered more than once",
+                f"write {' or '.join(rivals)}",
             )
         for plugin in self.plugins:
             if plugin.status != "ok" and name in (plugin.name, f"{plugin.distribution}:{plugin.name}"):
@@ -119,7 +121,8 @@ class Registry:
 
     def task(self, name: str) -> Task:
         """The task of that name; capitals do not matter."""
-        task: Task = self.get("task", name.lower()).value
+        names = {known.lower(): known for known, _ in self.offers("task")}
+        task: Task = self.get("task", names.get(name.lower(), name)).value
         return task
 
     def backbones(self) -> list[Backbone]:
@@ -131,11 +134,13 @@ class Registry:
         return next((offer for _, offer in self.offers("adapter") if offer.value is spec), None)
 
     def _load(self, entry: EntryPoint, distribution: Distribution, allowed: set[str] | None) -> Plugin:
-        plugin = Plugin(entry.name, distribution.name, distribution.version, entry.group.rpartition(".")[2])
-        if entry.group != hookspecs.GROUP:
+        plugin = Plugin(entry.name, *_identity(distribution), entry.group.rpartition(".")[2])
+        if not plugin.distribution:
+            plugin.fail("its distribution has no readable metadata")
+        elif entry.group != hookspecs.GROUP:
             plugin.status = "incompatible"
             plugin.error = f"it is written for {entry.group}; this llmad speaks {hookspecs.GROUP}"
-        elif distribution.name != BUILT_IN and allowed is not None and not allowed & _names(plugin):
+        elif plugin.distribution != BUILT_IN and allowed is not None and not allowed & _names(plugin):
             plugin.status, plugin.error = "skipped", f"it is not named in {ALLOW_LIST}"
         else:
             self._guarded_load(plugin, entry)
@@ -192,9 +197,17 @@ def _entry_points() -> Iterator[tuple[EntryPoint, Distribution]]:
     family = hookspecs.GROUP.rpartition(".")[0] + ".v"
     for distribution in distributions():
         entries = [entry for entry in distribution.entry_points if entry.group.startswith(family)]
-        if entries and distribution.name.lower() not in seen:  # the name is the slower one to read
-            seen.add(distribution.name.lower())
+        if entries and (name := _identity(distribution)[0].lower()) not in seen:  # the slower one to read
+            seen.update({name} - {""})
             yield from ((entry, distribution) for entry in entries)
+
+
+def _identity(distribution: Distribution) -> tuple[str, str]:
+    """Name and version; empty where the metadata is broken or gone."""
+    try:
+        return distribution.name or "", distribution.version or ""
+    except (KeyError, UnicodeDecodeError):
+        return "", ""
 
 
 def _names(plugin: Plugin) -> set[str]:
@@ -211,7 +224,9 @@ def _check_allow_list(allowed: set[str] | None, plugins: list[Plugin]) -> None:
     known = set().union(*(_names(plugin) for plugin in plugins)) if plugins else set()
     for name in sorted((allowed or set()) - known):
         raise UsageError(
-            "unknown-plugin", f"{ALLOW_LIST} names {name!r}, which is not installed", nearest(name, sorted(known))
+            "unknown-plugin",
+            f"{ALLOW_LIST} names {name!r}, which is not installed",
+            nearest(name, sorted(known)),
         )
 
 

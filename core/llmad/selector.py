@@ -1,10 +1,12 @@
-"""The selector grammar: which places, in which layers. Text in, value objects out; no model needed.
+"""The selector grammar: which places, in which layers.
 
     attn.q+attn.v             roles
     attn.*   mlp.*   linear   groups (`linear`: every linear map of the blocks)
     mlp.up@before             the adapter transforms the place's input instead of its output
     path:model.layers.*.up    a module path or a regular expression for the whole of it
     layers 8:  -4:  0+3+5     Python slices and lists; negative numbers count from the last layer
+
+Text in, value objects out; no model needed.
 """
 
 import re
@@ -82,7 +84,7 @@ class Part:
         if name.startswith(_PATH):
             try:
                 return cls(text, path=re.compile(name.removeprefix(_PATH)), before=before)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"{text!r} is not a regular expression: {error}") from None
         roles = GROUPS.get(name) or ((name,) if name in ROLES else ())
         if not roles:
@@ -102,6 +104,8 @@ class Sites(_Text):
         if not self.parts:
             raise ValueError("no site given")
         self.text = "+".join(part.text for part in self.parts)
+        if len(_SEPARATOR.split(self.text)) != len(self.parts):
+            raise ValueError(f"a plus stands before a letter inside a part of {self.text!r}; write {{1,}} for it")
         if len({part.text for part in self.parts}) < len(self.parts):
             raise ValueError(f"a part stands twice in {self.text!r}")
 
@@ -163,4 +167,3 @@ class Layers(_Text):
         if isinstance(value, list | tuple) and value:
             return cls("+".join(str(part) for part in value))
         raise ValueError(f"layers are text such as '8:' or '0+3+5', not {value!r}")
-

@@ -44,7 +44,7 @@ class Site:
         in_features: width of the hidden states that come in.
         out_features: width of the hidden states that go out.
         rows: the role's rows where the linear is fused; None where the whole output is the role's.
-        before: the adapter transforms the place's input instead of its output.
+        before: the adapter transforms the place's input instead of its output; with `rows`, for these rows alone.
         residual: name of the argument that the place's module adds to its own output, if it does.
     """
 
@@ -70,7 +70,7 @@ class Site:
     @property
     def linear(self) -> bool:
         """Whether the place is a linear map (and not a whole part of the model)."""
-        return self.role not in MODULE_ROLES
+        return self.role == "head" or self.role not in MODULE_ROLES
 
     def describe(self) -> dict[str, Any]:
         """The site as plain data, for JSON."""

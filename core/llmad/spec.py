@@ -45,7 +45,7 @@ class AdapterSpec(BaseModel):
 
     def build(self, site: Site) -> AdapterModule:
         """Make the module for one site; with torch's global generator, so that a seed fixes the weights."""
-        raise TypeError(f"{type(self).__name__} does not define build(self, site)")
+        raise TypeError(f"{type(self).__name__} does not define build(self, site), asked for {site.label}")
 
     @classmethod
     def summary(cls) -> str:
@@ -91,7 +91,7 @@ class AdapterSpec(BaseModel):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any]) -> "AdapterSpec":
         """The spec that a PEFT `adapter_config.json` of this method's `peft_type` means."""
-        raise UsageError("foreign-adapter", f"{cls.name} does not read PEFT's layout")
+        raise UsageError("foreign-adapter", f"{cls.name} does not read PEFT's {config.get('peft_type')} layout")
 
     def __str__(self) -> str:
         options = ",".join(

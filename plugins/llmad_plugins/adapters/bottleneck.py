@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveInt
-
 from llmad import AdapterModule, AdapterSpec
+from pydantic import Field, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,11 +10,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import Field, PositiveFloat, PositiveInt
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from llmad import AdapterModule, AdapterSpec, Site, Sites, UsageError, hookimpl
+from pydantic import Field, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +43,12 @@ class LoRA(AdapterSpec):
         """PEFT's layout, except where an adapter sits before its place, which PEFT cannot say."""
         if any(site.before for site, _ in modules):
             return super().export(modules)
-        config: dict[str, Any] = {**_PEFT, "r": self.r, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
+        config: dict[str, Any] = {
+            **_PEFT,
+            "r": self.r,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+        }
         config |= {"target_modules": [], "rank_pattern": {}, "alpha_pattern": {}}
         tensors: Tensors = {}
         for path, group in groupby(modules, key=lambda pair: pair[0].path):
@@ -63,22 +67,25 @@ class LoRA(AdapterSpec):
             return super().restore(sites, tensors)
         found: dict[Site, Tensors] = {}
         for path, group in groupby(sites, key=lambda site: site.path):
-            for place, site in enumerate(group):
-                ranks = slice(place * self.r, (place + 1) * self.r)
+            pairs = list(group)
+            for place, site in enumerate(pairs):
+                ranks = slice(place * self.r, (place + 1) * self.r) if len(pairs) > 1 else slice(None)
                 found[site] = _own_share(site, ranks, tensors.get(_key(path, "A")), tensors.get(_key(path, "B")))
         return found
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any]) -> "LoRA":
         """Read the `adapter_config.json` of a LoRA that PEFT wrote; what it asks beyond plain LoRA is refused."""
-        asked = [key for key in _NOT_PLAIN if config.get(key) not in (None, False, "none", [], {})]
+        asked = [key for key, value in config.items() if key not in _PLAIN and value not in _UNASKED]
+        if config.get("init_lora_weights") not in _INITS:  # the others change the base's weights
+            asked.append("init_lora_weights")
         if asked:
             raise UsageError("foreign-adapter", f"PEFT's {', '.join(asked)} is more than plain LoRA")
-        targets = config["target_modules"]
+        targets = config.get("target_modules") or []
         paths = [targets] if isinstance(targets, str) else [f"(.*\\.)?{re.escape(target)}" for target in targets]
         placement = f"path:{'|'.join(f'({path})' for path in paths)}"
-        options = {"sites": [placement], "r": config["r"], "alpha": config["lora_alpha"]}
-        return cls.model_validate(options | {"dropout": config.get("lora_dropout", 0.0)})
+        options = {"r": config.get("r"), "alpha": config.get("lora_alpha"), "dropout": config.get("lora_dropout", 0.0)}
+        return cast(LoRA, cls.read(options | {"sites": [placement]}))
 
 
 class LoRALayer(AdapterModule):
@@ -114,8 +121,20 @@ def llmad_adapters() -> list[type[AdapterSpec]]:
     return [LoRA]
 
 
-_PEFT = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "fan_in_fan_out": False, "inference_mode": True}
-_NOT_PLAIN = ("use_dora", "use_rslora", "bias", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform")
+_PEFT = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+}
+_PLAIN = (  # what plain LoRA has, and what says nothing about what it computes; anything else must be unasked
+    "peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "init_lora_weights",
+    "fan_in_fan_out", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision", "peft_version",
+    "megatron_core", "qalora_group_size",
+)  # fmt: skip
+_UNASKED: tuple[Any, ...] = (None, False, "none", [], {})
+_INITS = (None, True, False, "gaussian", "orthogonal")
 
 
 def _key(path: str, matrix: str) -> str:
@@ -141,9 +160,11 @@ def _spread(site: Site, up: "Tensor") -> "Tensor":
 
 
 def _own_share(site: Site, ranks: slice, down: "Tensor | None", up: "Tensor | None") -> Tensors:
+    """A role's matrices out of its linear's; rows that are not there stay out, for the shape to show it."""
     own = {}
     if down is not None:
-        own["down.weight"] = down[ranks] if site.rows else down
+        own["down.weight"] = down[ranks].contiguous()
     if up is not None:
-        own["up.weight"] = up[site.rows.index(), ranks].contiguous() if site.rows else up
+        rows = site.rows.index() if site.rows else slice(None)
+        own["up.weight"] = up[rows][:, ranks].contiguous()
     return own

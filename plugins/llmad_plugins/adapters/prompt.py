@@ -12,9 +12,8 @@ first call, leaves it alone on later ones, and takes its rows out of the outputs
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import PositiveInt
-
 from llmad import AdapterModule, AdapterSpec, ModelError, Site, Sites, hookimpl
+from pydantic import PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,10 +57,10 @@ class PromptLayer(AdapterModule):
         import torch
 
         if self.init == "vocab":
-            table = _embedding(self.host).weight
-            drawn = torch.randint(table.shape[0], (self.tokens.shape[0],))
+            table = _embedding(self.host)
+            drawn = torch.randint(table.num_embeddings, (self.tokens.shape[0],), device="cpu")
             with torch.no_grad():
-                self.tokens.copy_(table[drawn.to(table.device)])
+                self.tokens.copy_(table(drawn.to(self.tokens.device)))
 
     def forward(self, base: Callable[..., Any], **call: Any) -> Any:
         """The stack's output for the text alone, as if the virtual tokens were not there."""
@@ -74,7 +73,7 @@ class PromptLayer(AdapterModule):
         if cached:  # the virtual tokens are in the cache since the first call
             if call.get("position_ids") is not None:
                 call["position_ids"] = call["position_ids"] + count
-            return base(**call)
+            return _without(base(**call), count, rows=0)
         text = call.pop("inputs_embeds", None)
         if text is None:
             text = _embedding(self.host)(call["input_ids"])
@@ -82,7 +81,7 @@ class PromptLayer(AdapterModule):
         call["inputs_embeds"] = self._before(text)
         if (positions := self._positions(call.get("position_ids"), mask)) is not None:
             call["position_ids"] = positions
-        return _without(base(**call), count)
+        return _without(base(**call), count, rows=count)
 
     def _before(self, text: "Tensor") -> "Tensor":
         import torch
@@ -146,13 +145,13 @@ def _pad_left(mask: "Tensor", count: int, value: int) -> "Tensor":
     return functional.pad(mask, (count, 0), value=value)
 
 
-def _without(output: Any, count: int) -> Any:
-    """Take the virtual tokens' rows out of whatever the stack returned."""
+def _without(output: Any, count: int, rows: int) -> Any:
+    """Take the virtual tokens out of whatever the stack returned: `rows` of the states, `count` of the keys."""
     if isinstance(output, tuple):
-        return (output[0][:, count:], *output[1:])
-    output.last_hidden_state = output.last_hidden_state[:, count:]
+        return (output[0][:, rows:], *output[1:])
+    output.last_hidden_state = output.last_hidden_state[:, rows:]
     if output.get("hidden_states") is not None:
-        output.hidden_states = tuple(states[:, count:] for states in output.hidden_states)
+        output.hidden_states = tuple(states[:, rows:] for states in output.hidden_states)
     if output.get("attentions") is not None:
-        output.attentions = tuple(weights[..., count:, count:] for weights in output.attentions)
+        output.attentions = tuple(weights[..., rows:, count:] for weights in output.attentions)
     return output

@@ -1,0 +1,85 @@
+"""The `llmad` command: its subcommands, and the one place where errors become a line and an exit code."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from llmad.errors import LlmadError
+
+from llmad_cli import evaluate, inspect, lists, train
+from llmad_cli.console import complain
+
+# Libraries that talk on their own account are kept quiet; what matters is said by llmad.
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+app = typer.Typer(
+    name="llmad",
+    help="Adapt frozen language models with small trained modules.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("inspect")(inspect.inspect)
+app.command("list-adapters")(lists.adapters)
+app.command("list-backbones")(lists.backbones)
+app.command("list-tasks")(lists.tasks)
+app.command("plugins")(lists.plugins)
+app.command("recipes")(train.recipes)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"llmad {version('llmad')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Adapt frozen language models with small trained modules."""
+
+
+def main() -> None:
+    """Run the command line; exit with the documented code."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    debug = "--debug" in sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--debug"]  # it may stand anywhere
+    try:
+        sys.exit(app(words, standalone_mode=False) or 0)
+    except LlmadError as error:
+        if debug:
+            raise
+        complain(str(error), error.hint, error.code)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        complain("stopped by the user", "", "interrupted")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        code = getattr(error, "exit_code", None)  # the command line's own complaints bring theirs
+        if code is None:
+            complain(
+                f"{type(error).__name__}: {error}",
+                "this is a fault of llmad; --debug shows where",
+                "internal",
+            )
+            sys.exit(1)
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        complain(message, "llmad --help lists commands, llmad COMMAND --help options", "usage")
+        sys.exit(code)

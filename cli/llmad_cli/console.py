@@ -1,0 +1,47 @@
+"""What is printed, and how: text from outside is never read as markup."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+out = Console(markup=False, highlight=False, emoji=False)
+err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def complain(message: str, hint: str, code: str) -> None:
+    """Print an error: what and where, the cure, the code; a line each, never wrapped."""
+    err.print(Text.assemble(("error: ", "bold red"), message, (f"  [{code}]", "dim")), soft_wrap=True)
+    if hint:
+        err.print(Text.assemble(("hint: ", "bold"), hint), soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning on the error stream."""
+    err.print(Text.assemble(("warning: ", "bold yellow"), message), soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON for machines: nothing else goes to the output stream."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
+    """Print rows as a table on a terminal, and as tab-separated lines elsewhere."""
+    if not out.is_terminal:
+        for row in rows:
+            print("\t".join(_cell(row[key]) for key in columns))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns.values():
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[key])) for key in columns))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,59 @@
+"""`llmad evaluate`: score trained adapters on tasks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmad_cli.console import out, print_json, print_rows
+
+
+def evaluate(
+    folders: Annotated[list[str], typer.Argument(help="Run directories or adapter directories.", metavar="DIR...")],
+    backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="The base, if not the recorded one.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Tasks, separated by commas.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="A file of rows, or a folder of task files.")] = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="strict, or paper.")] = "strict",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows a task.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Where answers and scores go.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows generated at once.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Score adapters; one JSON line an answer goes to the run directory, or to --output."""
+    from llmad.errors import UsageError, nearest
+    from llmad.registry import registry
+    from llmad.task import PROTOCOLS
+
+    from llmad_cli.lists import warn_of_broken_plugins
+
+    warn_of_broken_plugins()
+    if protocol not in PROTOCOLS:
+        raise UsageError("unknown-protocol", f"there is no protocol {protocol!r}", nearest(protocol, list(PROTOCOLS)))
+    tasks = [name.strip() for name in (task or "").split(",") if name.strip()]
+    for name in tasks:
+        registry().task(name)
+
+    from llmad.scoring import evaluate_adapters
+
+    from llmad_cli.progress import ScoringView, quiet_libraries
+
+    quiet_libraries()
+    with ScoringView() as view:
+        found = evaluate_adapters(
+            [Path(folder) for folder in folders],
+            view.observe,
+            backbone=backbone,
+            tasks=tasks,
+            source=data,
+            protocol=protocol,
+            limit=limit,
+            output=Path(output) if output else None,
+            batch_size=batch_size,
+        )
+    if as_json:
+        print_json(found.describe())
+        return
+    columns = {"adapter": "adapter", "task": "task", "n": "rows", "correct": "right", "accuracy": "accuracy"}
+    rows = [{**row, "accuracy": f"{row['accuracy']:.1%}"} for row in found.describe()["results"]]
+    print_rows(rows, {**columns, "unparsed": "no answer", "seconds": "seconds"})
+    out.print(f"backbone {found.backbone}, protocol {found.protocol}")

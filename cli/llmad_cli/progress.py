@@ -1,0 +1,148 @@
+"""What is shown while a run goes on: the plan before the first step, bars on a terminal, lines elsewhere."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from llmad.run import Event, Finished, Prepared
+from llmad.scoring import Scoring
+from llmad.train import Step
+from rich.console import Group
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from llmad_cli.console import err, out, print_rows, warn
+
+
+def quiet_libraries() -> None:
+    """Switch off the bars that transformers draws for itself."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+class ScoringView:
+    """A bar a task with the running accuracy; it goes to the error stream, so that JSON stays clean."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal)
+        self.bars: dict[str, Any] = {}
+        self.correct: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def observe(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Scoring):
+            self.scored(event)
+
+    def scored(self, event: Scoring) -> None:
+        """Move the bar of this task on."""
+        key = f"{event.who}: {event.task}"
+        if key not in self.bars:
+            self.bars[key] = self.progress.add_task(key, total=event.rows, note="")
+            self.correct[key] = 0
+        self.correct[key] += event.answer.correct
+        done = int(self.progress.tasks[self.bars[key]].completed) + 1
+        self.progress.update(self.bars[key], completed=done, note=f"{self.correct[key] / done:.1%} right")
+        if not err.is_terminal and done == event.rows:
+            err.print(f"{key}: {self.correct[key]} of {done} right ({self.correct[key] / done:.1%})")
+
+
+class TrainingView(ScoringView):
+    """The plan, a bar with loss, tokens a second and time left, then the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: Any = None
+        self.tokens, self.seconds = 0, 0.0
+
+    def observe(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Prepared():
+                self.prepared(event)
+            case Step():
+                self.stepped(event)
+            case Finished():
+                self.finished(event)
+            case _:
+                super().observe(event)
+
+    def prepared(self, event: Prepared) -> None:
+        """Show what is known before the first step."""
+        for fault in event.skipped:
+            warn(f"checkpoint passed over: {fault}")
+        out.print(_plan(event))
+
+    def stepped(self, event: Step) -> None:
+        """Move the bar on, or print a line now and then."""
+        self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
+        speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
+        if self.steps is None:
+            self.steps = self.progress.add_task("train", total=event.steps, note="", completed=event.step - 1)
+        self.progress.update(self.steps, completed=event.step, note=f"loss {event.loss:.4f}  {speed}")
+        if not err.is_terminal and (event.step in (1, event.steps) or event.step % max(1, event.steps // 10) == 0):
+            left = self.seconds / event.step * (event.steps - event.step)
+            err.print(f"step {event.step}/{event.steps}  loss {event.loss:.4f}  {speed}  {left:.0f} s left")
+
+    def finished(self, event: Finished) -> None:
+        """Show the scores and where everything lies."""
+        self.progress.stop()
+        rows = [
+            {"who": who, **score.describe(), "accuracy": f"{score.accuracy:.1%}"} for who, score in event.scores.items()
+        ]
+        if rows:
+            columns = {
+                "who": "model",
+                "task": "task",
+                "n": "rows",
+                "accuracy": "accuracy",
+                "unparsed": "no answer",
+            }
+            print_rows(rows, columns)
+        out.print(f"run directory: {event.output}", soft_wrap=True)
+
+
+def _plan(event: Prepared) -> Group:
+    recipe, plan = event.recipe, event.plan
+    left_out = f", {event.left_out:,} left out (longer than {recipe.max_length} tokens)" if event.left_out else ""
+    goes_on = f", going on after step {event.done:,}" if event.done else ""
+    facts = {
+        "backbone": f"{recipe.backbone} on {event.device}",
+        "adapter": recipe.adapter,
+        "sites": f"{len(plan.sites)} ({plan.roles})",
+        "parameters": f"{plan.trainable_parameters:,} trained of {plan.total_parameters:,} ({plan.share:.2%})",
+        "data": f"{event.rows:,} rows of {recipe.data or f'task {recipe.task}'}{left_out}",
+        "tokens": f"{event.trained_tokens:,} trained of {event.tokens:,} ({event.trained_tokens / event.tokens:.0%})",
+        "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
+        "output": str(event.output),
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(Text(name, "bold"), Text(value))
+    learnt = "on green" if out.is_terminal else ""
+    question = Text(event.question, learnt if recipe.train_on_prompt else "dim")
+    marks = ("", "") if out.is_terminal else (">>>", "<<<")
+    example = question + Text(f"{marks[0]}{event.answer}{event.end}{marks[1]}", learnt)
+    if not out.is_terminal:
+        return Group(table, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
+    return Group(table, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))
+
+
+def _rows_a_step(recipe: Any) -> int:
+    return int(recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps)

@@ -1,0 +1,123 @@
+"""Checkpoints: the adapter and the optimizer after a step, in a directory that is whole or not there.
+
+A checkpoint is written to a temporary directory, synced, given a manifest of SHA-256 sums last, and renamed into
+place. One whose manifest does not agree is passed over, and the newest that does is used.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from llmad.adapter_dir import save as save_adapter
+from llmad.errors import ResumeError, StorageError
+from llmad.files import write_json
+
+MANIFEST, OPTIMIZER, CURSOR = "manifest.json", "optimizer.safetensors", "cursor.json"
+_STATES = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A valid checkpoint, and the newer ones that were passed over, with the reason."""
+
+    path: Path
+    step: int
+    recipe: dict[str, Any]
+    skipped: tuple[str, ...]
+
+
+def save(
+    folder: Path, step: int, model: nn.Module, adam: torch.optim.Optimizer, recipe: dict[str, Any], keep: int
+) -> Path:
+    """Write the checkpoint of a step, then delete all but the newest `keep`.
+
+    Raises:
+        StorageError: it cannot be written; the older ones are still there.
+    """
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".{final.name}.partial"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        save_adapter(model, temporary)
+        save_file(_optimizer_tensors(adam), temporary / OPTIMIZER)
+        write_json(temporary / CURSOR, {"step": step, "recipe": recipe})
+        sums = {path.name: _sum(path) for path in sorted(temporary.iterdir())}
+        write_json(temporary / MANIFEST, sums)
+        for path in (*temporary.iterdir(), temporary):
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(folder)
+    except OSError as error:
+        raise StorageError("cannot-write", f"{final}: {error.strerror or error}") from None
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(folder: Path) -> Found | None:
+    """The newest checkpoint whose files agree with its manifest; None where there is none."""
+    skipped: list[str] = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if fault := _fault(path):
+            skipped.append(f"{path.name}: {fault}")
+            continue
+        cursor = json.loads((path / CURSOR).read_text(encoding="utf-8"))
+        return Found(path, cursor["step"], cursor["recipe"], tuple(skipped))
+    return None
+
+
+def restore(adam: torch.optim.Optimizer, path: Path) -> None:
+    """Put the optimizer's state back.
+
+    Raises:
+        ResumeError: it belongs to other parameters.
+    """
+    tensors = load_file(path / OPTIMIZER)
+    parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
+    if len(tensors) != len(_STATES) * len(parameters):
+        raise ResumeError("other-optimizer", f"{path / OPTIMIZER} belongs to other parameters")
+    for place, parameter in enumerate(parameters):
+        adam.state[parameter] = {key: tensors[f"{place}.{key}"].to(parameter.device) for key in _STATES}
+
+
+def _optimizer_tensors(adam: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
+    return {
+        f"{place}.{key}": adam.state[parameter][key].cpu().contiguous()
+        for place, parameter in enumerate(parameters)
+        for key in _STATES
+    }
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with a checkpoint; empty where nothing is."""
+    try:
+        sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return next((f"{name} does not agree with its sum" for name in sums if _sum(path / name) != sums[name]), "")
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = sha256()
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

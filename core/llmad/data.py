@@ -1,0 +1,128 @@
+"""Data: rows to token ids with the prompt masked, and ids to batches in an order that the seed fixes."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmad.errors import DataError, ModelError
+from llmad.task import Prompt, Row
+
+IGNORED = -100  # the label that torch's cross entropy passes over
+_POOL = 32  # batches whose rows are sorted by length together: less padding, still a random order
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as token ids; `labelled` says which of them are learnt."""
+
+    ids: tuple[int, ...]
+    labelled: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The rows that fit, and how many did not."""
+
+    examples: list[Example]
+    left_out: int
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return sum(len(example.ids) for example in self.examples)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that are learnt."""
+        return sum(sum(example.labelled) for example in self.examples)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows side by side, padded on the right: three tensors (rows, length)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+
+
+def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int, whole: bool = False) -> Encoded:
+    """Turn rows into ids: question, answer, end of sequence; the answer and the end are learnt.
+
+    Args:
+        rows: with `instruction` and `output`.
+        prompt: how a row becomes text.
+        tokenizer: a fast tokenizer of transformers.
+        max_length: rows of more tokens are left out.
+        whole: learn the question too.
+
+    Raises:
+        DataError: no row fits.
+        ModelError: the tokenizer gives no offsets, or has no end-of-sequence token.
+    """
+    if not getattr(tokenizer, "is_fast", False) or tokenizer.eos_token_id is None:
+        raise ModelError("bad-tokenizer", "the tokenizer must be a fast one with an end-of-sequence token")
+    questions = [prompt.ask(row) for row in rows]
+    texts = [question + prompt.answer(row) for question, row in zip(questions, rows, strict=True)]
+    codes = tokenizer(texts, return_offsets_mapping=True)
+    examples = [
+        _example(ids, offsets, 0 if whole else len(question), tokenizer.eos_token_id)
+        for ids, offsets, question in zip(codes["input_ids"], codes["offset_mapping"], questions, strict=True)
+    ]
+    fitting = [example for example in examples if len(example.ids) <= max_length]
+    if not fitting:
+        shortest = min(len(example.ids) for example in examples)
+        raise DataError("rows-too-long", f"every row is longer than {max_length} tokens; the shortest has {shortest}")
+    return Encoded(fitting, len(examples) - len(fitting))
+
+
+def batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch, as row numbers: a pure function of its arguments.
+
+    Rows are shuffled, sorted by length inside pools of 32 batches, cut into batches, and the batches shuffled.
+    """
+    source = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    source.shuffle(order)
+    pools = [order[start : start + size * _POOL] for start in range(0, len(order), size * _POOL)]
+    sorted_pools = [sorted(pool, key=lambda row: lengths[row]) for pool in pools]
+    cut = [pool[start : start + size] for pool in sorted_pools for start in range(0, len(pool), size)]
+    source.shuffle(cut)
+    return cut
+
+
+def collate(examples: Sequence[Example], pad: int) -> Batch:
+    """Pad rows on the right to the longest of them."""
+    width = max(len(example.ids) for example in examples)
+    return Batch(
+        torch.tensor([[*example.ids, *[pad] * (width - len(example.ids))] for example in examples]),
+        torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in examples]),
+        torch.tensor([list(_labels(example, width)) for example in examples]),
+    )
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The id to pad with; masks say what is padding, so any id will do."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def _labels(example: Example, width: int) -> Iterator[int]:
+    for token, learnt in zip(example.ids, example.labelled, strict=True):
+        yield token if learnt else IGNORED
+    yield from [IGNORED] * (width - len(example.ids))
+
+
+def _example(ids: list[int], offsets: list[tuple[int, int]], start: int, end_token: int) -> Example:
+    """Learnt is what reaches past the question; special tokens have empty offsets. The end is always learnt."""
+    if ids and ids[-1] == end_token:
+        ids, offsets = ids[:-1], offsets[:-1]
+    learnt = tuple(right > max(start, left) for left, right in offsets)
+    return Example((*ids, end_token), (*learnt, True))

@@ -1,0 +1,81 @@
+"""Pretrained: a backbone by name, as a model with its tokenizer, or as a skeleton without weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmad.errors import ModelError, UsageError
+from llmad.source import find
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A loaded backbone: the name it was asked by, the model in evaluation mode, and its tokenizer."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+
+def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> Pretrained:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: a built-in name with weights, a local Hugging Face folder, or a hub id (`owner/name`).
+        dtype: of the weights; `auto` takes what they are stored in.
+        device: where the model goes.
+
+    Raises:
+        UsageError: no such backbone, or one that is known by its shape only.
+        ModelError: the folder is incomplete or broken.
+    """
+    source = find(name)
+    if isinstance(source, Mapping):
+        raise UsageError(
+            "no-weights",
+            f"backbone {name!r} is known by its shape only",
+            "give a local folder or a hub id with weights",
+        )
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    offline = isinstance(source, Path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True
+        )
+    except Exception as error:  # transformers raises many kinds for a broken folder
+        raise ModelError("broken-backbone", f"{name}: {_one_line(error)}", "is the folder complete?") from None
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
+    return Pretrained(name, model.to(device).eval(), tokenizer)
+
+
+def skeleton(name: str) -> nn.Module:
+    """The model on the meta device: shapes without weights, from a folder, a built-in shape or a hub id.
+
+    Raises:
+        UsageError: no such backbone.
+        ModelError: its config cannot be read or built.
+    """
+    source = find(name)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        if isinstance(source, Mapping):
+            config = AutoConfig.for_model(**source)
+        else:
+            config = AutoConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        raise ModelError("broken-backbone", f"{name}: {_one_line(error)}") from None
+    return model
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,207 @@
+"""Recipe: everything a run is told, validated as a whole before anything heavy is imported.
+
+Keys are named as in Hugging Face's trainers where they have the same meaning. A recipe is put together from layers
+(built-in defaults, a file, the command line); later layers win, and every wrong key or value is reported at once.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from llmad.errors import DataError, LlmadError, UsageError, nearest
+from llmad.registry import parse_spec, registry
+from llmad.source import find
+
+Layer = tuple[str, Mapping[str, Any]]  # where the values come from, in words; and the values
+
+
+class Recipe(BaseModel):
+    """What a training run is told.
+
+    Attributes:
+        backbone: a built-in name, a local Hugging Face folder, or a hub id.
+        adapter: an adapter spec, such as `lora[r=16]`.
+        task: the task, which brings the prompt and reads the answers.
+        data: a file of rows, or a folder that holds the task's file; None for a task that makes its own.
+        output_dir: the run directory; a free name under `runs` where None.
+        seed: fixes adapter weights, order of rows and dropout.
+        max_length: longest row in tokens; longer rows are left out, and counted.
+        train_on_prompt: learn to write the question too, and not the answer alone.
+        num_train_epochs: passes over the rows.
+        max_steps: optimizer steps; overrides the epochs.
+        per_device_train_batch_size: rows in one forward pass.
+        gradient_accumulation_steps: forward passes in one optimizer step.
+        learning_rate: peak learning rate; the adapter method's own where None.
+        lr_scheduler_type: what follows the warm-up.
+        warmup_ratio: share of the steps over which the learning rate rises.
+        weight_decay: AdamW's.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them alone.
+        logging_steps: steps between two lines of `metrics.jsonl`.
+        save_steps: steps between two checkpoints; at the end only where None.
+        save_total_limit: checkpoints kept.
+        dtype: of the base; `auto` takes what its weights are stored in.
+        do_eval: score base and adapter on the task's test rows after training.
+        max_eval_samples: how many test rows.
+        per_device_eval_batch_size: rows generated at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    backbone: str
+    adapter: str
+    task: str
+    data: str | None = None
+    output_dir: str | None = None
+    seed: int = Field(0, ge=0)
+    max_length: PositiveInt = 512
+    train_on_prompt: bool = False
+    num_train_epochs: PositiveFloat = 1
+    max_steps: PositiveInt | None = None
+    per_device_train_batch_size: PositiveInt = 16
+    gradient_accumulation_steps: PositiveInt = 1
+    learning_rate: PositiveFloat | None = None
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: NonNegativeFloat = 1.0
+    logging_steps: PositiveInt = 10
+    save_steps: PositiveInt | None = None
+    save_total_limit: PositiveInt = 2
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    do_eval: bool = False
+    max_eval_samples: PositiveInt = 200
+    per_device_eval_batch_size: PositiveInt = 64
+
+
+def load(layers: Sequence[Layer]) -> Recipe:
+    """Put layers together.
+
+    Raises:
+        UsageError: every wrong key, value and name, one a line.
+        DataError: the data file is missing, and nothing else is wrong.
+    """
+    problems = _unknown_keys(layers)
+    values = {key: value for _, layer in layers for key, value in layer.items() if key in Recipe.model_fields}
+    origins = {key: origin for origin, layer in layers for key in layer}
+    values["adapter"] = _adapter_text(values.get("adapter"))
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems += [_fault(item, origins) for item in error.errors()]
+        recipe = None
+    problems += _unknown_names(values)
+    missing = _missing_data(values)
+    if problems or recipe is None:
+        raise _all(problems + missing)
+    if missing:
+        raise missing[0]
+    return recipe
+
+
+def read(path: Path) -> Layer:
+    """Read a recipe file: TOML, YAML or JSON, told apart by its ending.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read as what its ending says.
+    """
+    readers: dict[str, Callable[[str], Any]] = {
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+        ".json": json.loads,
+    }
+    if path.suffix not in readers:
+        raise UsageError("bad-recipe", f"{path}: a recipe ends in {', '.join(readers)}")
+    try:
+        content = readers[path.suffix](path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError("no-recipe", f"{path}: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError("bad-recipe", f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError("bad-recipe", f"{path}: a recipe is a table of keys and values")
+    return str(path), content
+
+
+def read_pairs(pairs: Sequence[str]) -> Layer:
+    """Read `key=value` pairs from the command line; values are read as YAML scalars.
+
+    Raises:
+        UsageError: a pair without a key or an equals sign.
+    """
+    values = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise UsageError("bad-option", f"--set {pair!r} is not key=value")
+        values[key.strip()] = yaml.safe_load(value)
+    return "--set", values
+
+
+def _adapter_text(value: Any) -> Any:
+    """A table such as `{name = "lora", r = 16}` as the text `lora[r=16]`."""
+    if not isinstance(value, Mapping) or "name" not in value:
+        return value
+    options = ",".join(
+        f"{key}={'+'.join(map(str, option)) if isinstance(option, list) else option}"
+        for key, option in value.items()
+        if key != "name"
+    )
+    return f"{value['name']}[{options}]"
+
+
+def _unknown_keys(layers: Sequence[Layer]) -> list[LlmadError]:
+    known = list(Recipe.model_fields)
+    return [
+        UsageError("unknown-key", f"{origin}: there is no key {key!r}", nearest(str(key), known))
+        for origin, layer in layers
+        for key in layer
+        if key not in known
+    ]
+
+
+def _fault(item: Any, origins: Mapping[str, str]) -> LlmadError:
+    key = str(item["loc"][0])
+    return UsageError("bad-value", f"{origins.get(key, 'recipe')}: {key}: {item['msg']}, not {item['input']!r}")
+
+
+def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
+    checks = {"backbone": find, "adapter": parse_spec, "task": registry().task}
+    problems: list[LlmadError] = []
+    for key, check in checks.items():
+        if isinstance(values.get(key), str):
+            try:
+                check(values[key])
+            except LlmadError as error:
+                problems.append(error)
+    return problems
+
+
+def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
+    data = values.get("data")
+    if isinstance(data, str) and not Path(data).exists():
+        return [DataError("no-data", f"{data}: there is no such file or folder")]
+    return []
+
+
+def _all(problems: Sequence[LlmadError]) -> LlmadError:
+    if len(problems) == 1:
+        return problems[0]
+    hints = [
+        problem.hint.partition(";")[0] for problem in problems
+    ]  # the nearest names; the full list is too long here
+    lines = [f"{problem}{f' ({hint})' if hint else ''}" for problem, hint in zip(problems, hints, strict=True)]
+    return UsageError("bad-recipe", "\n".join(lines))

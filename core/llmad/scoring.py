@@ -1,0 +1,159 @@
+"""Scoring of trained adapters: directories in, scores and answer files out, on one loaded base."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmad import adapter_dir, pretrained, rows
+from llmad.attachment import detach
+from llmad.errors import ModelError, UsageError
+from llmad.evaluate import Answer, Score, score
+from llmad.files import write_json, write_text
+from llmad.pretrained import Pretrained
+from llmad.registry import registry
+from llmad.task import Prompt, Row, Task
+from llmad.train import accelerator
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Evaluation has come to this answer; `who` is `base` or the adapter."""
+
+    who: str
+    task: str
+    rows: int
+    answer: Answer
+
+
+Observe = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask a model, and how."""
+
+    task: Task
+    rows: list[Row]
+    prompt: Prompt
+    protocol: str
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_adapters` found: one score a task and adapter."""
+
+    backbone: str
+    protocol: str
+    scores: list[tuple[str, Score]]
+
+    def describe(self) -> dict[str, Any]:
+        """The scores as plain data, for JSON."""
+        names = list(dict.fromkeys(name for name, _ in self.scores))
+        return {
+            "results": [{**result.describe(), "adapter": name} for name, result in self.scores],
+            "adapter": names[0] if len(names) == 1 else names,
+            "backbone": self.backbone,
+            "protocol": self.protocol,
+        }
+
+
+def evaluate_adapters(
+    folders: Sequence[Path],
+    observe: Observe,
+    backbone: str | None = None,
+    tasks: Sequence[str] = (),
+    source: str | None = None,
+    protocol: str = "strict",
+    limit: int | None = None,
+    output: Path | None = None,
+    batch_size: int = 64,
+) -> Evaluation:
+    """Score adapters on tasks, each with the prompt that it was trained with, on one loaded base.
+
+    Args:
+        folders: run directories or adapter directories.
+        observe: is told of every answer.
+        backbone: the base; the one recorded with the adapters where None.
+        tasks: names of tasks; the one that the adapter was trained on where empty.
+        source: a file of rows, or a folder that holds the tasks' files.
+        protocol: `strict` or `paper`.
+        limit: at most so many rows a task.
+        output: where answers and scores go; `evaluation` in each run directory where None.
+        batch_size: rows generated at once.
+
+    Raises:
+        LlmadError: of every kind.
+    """
+    adapters = {str(folder): _adapter_folder(folder) for folder in folders}
+    abouts = {name: adapter_dir.read_about(folder) for name, folder in adapters.items()}
+    name = _one_backbone(backbone, abouts)
+    work = [
+        (who, task, _limited(rows.rows(task, "test", source, limit or 200, 0), limit))
+        for who, about in abouts.items()
+        for task in _tasks(tasks, about, who)
+    ]
+    base = pretrained.load(name, "auto", accelerator().device)
+    scores: list[tuple[str, Score]] = []
+    for who, folder in adapters.items():
+        adapter_dir.load(base.model, folder)
+        own: dict[str, Score] = {}
+        place = (output or _run_of(folder)) / "evaluation"
+        for task, chosen in [(task, chosen) for owner, task, chosen in work if owner == who]:
+            asked = Questions(task, chosen, _prompt(abouts[who], task), protocol, batch_size)
+            own[task.name] = ask(base, asked, who, place / f"{task.name}.jsonl", observe)
+            scores.append((who, own[task.name]))
+        write_json(place / "scores.json", {task: result.describe() for task, result in own.items()})
+        detach(base.model)
+    return Evaluation(name, protocol, scores)
+
+
+def ask(base: Pretrained, asked: Questions, who: str, path: Path, observe: Observe) -> Score:
+    """Score the model as it stands, and write one JSON line an answer."""
+    found, answers = score(
+        base.model,
+        base.tokenizer,
+        asked.task,
+        asked.rows,
+        asked.prompt,
+        asked.protocol,
+        asked.batch_size,
+        lambda answer: observe(Scoring(who, asked.task.name, len(asked.rows), answer)),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(answer.describe(), ensure_ascii=False) + "\n" for answer in answers))
+    return found
+
+
+def _adapter_folder(folder: Path) -> Path:
+    """A run directory stands for the adapter in it."""
+    return folder / "adapter" if (folder / "adapter").is_dir() else folder
+
+
+def _run_of(folder: Path) -> Path:
+    return folder.parent if folder.name == "adapter" else folder
+
+
+def _prompt(about: dict[str, Any], task: Task) -> Prompt:
+    """The prompt that the adapter was trained with; the task's own where it says none."""
+    return Prompt(**about["prompt"]) if about.get("prompt") else task.prompt
+
+
+def _one_backbone(given: str | None, abouts: dict[str, dict[str, Any]]) -> str:
+    names = {given or about.get("backbone") for about in abouts.values()}
+    name = names.pop()
+    if name is None or names:
+        raise UsageError("no-backbone", "the adapters do not name one backbone", "give --backbone")
+    return name
+
+
+def _tasks(names: Sequence[str], about: dict[str, Any], who: str) -> list[Task]:
+    if not names and "task" not in about:
+        raise ModelError("no-task", f"{who} does not say which task it was trained on", "give --task")
+    return [registry().task(name) for name in names or [about["task"]]]
+
+
+def _limited(found: list[Row], limit: int | None) -> list[Row]:
+    return found[:limit] if limit else found

@@ -1,0 +1,36 @@
+"""Source: what the name of a backbone stands for. No torch here, so that a wrong name is told at once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmad.errors import UsageError, nearest
+from llmad.registry import registry
+
+
+def find(name: str) -> Path | Mapping[str, Any] | str:
+    """A local folder, the config of a known shape, or a hub id (`owner/name`).
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    backbones = registry().backbones()
+    for backbone in backbones:
+        if name in backbone.folders:
+            return backbone.folders[name]
+        if name in backbone.shapes:
+            return backbone.shapes[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError("no-backbone", f"{name}: the folder has no config.json")
+        return path
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not os.environ.get("HF_HUB_OFFLINE"):
+        return name
+    known = [known for backbone in backbones for known in (*backbone.folders, *backbone.shapes)]
+    raise UsageError(
+        "unknown-backbone",
+        f"there is no backbone {name!r}: no built-in name, no local folder, no hub id (owner/name)",
+        nearest(name, known),
+    )

@@ -1,0 +1,175 @@
+"""Training: a short loop that yields a Step after every optimizer step. It knows no logger and no file."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
+
+from llmad.data import IGNORED, Batch, Example, batches, collate
+from llmad.errors import DivergedError, UsageError
+from llmad.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did.
+
+    Attributes:
+        step: number, counted from 1.
+        steps: how many there will be.
+        epoch: passes over the rows so far.
+        loss: mean over the step's trained tokens, in nats.
+        learning_rate: used in this step.
+        grad_norm: of the adapter's gradients, before clipping.
+        tokens: real tokens of the step, padding left out.
+        trained_tokens: of these, the learnt ones.
+        seconds: wall time of the step.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    trained_tokens: int
+    seconds: float
+
+    def describe(self) -> dict[str, Any]:
+        """The step as plain data, for a log."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which batches each optimizer step has, and its learning rate: pure functions of the recipe and the step."""
+
+    recipe: Recipe
+    lengths: tuple[int, ...]
+    peak: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the rows."""
+        rows = self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps
+        return math.ceil(len(self.lengths) / rows)
+
+    @property
+    def steps(self) -> int:
+        """All optimizer steps."""
+        return self.recipe.max_steps or max(1, round(self.recipe.num_train_epochs * self.steps_per_epoch))
+
+    def walk(self, start: int) -> Iterator[tuple[int, list[list[int]]]]:
+        """The steps after `start`, each with its batches as row numbers."""
+        chunk = self.recipe.gradient_accumulation_steps
+        for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
+            order = batches(self.lengths, self.recipe.per_device_train_batch_size, self.recipe.seed, epoch)
+            for place in range(self.steps_per_epoch):
+                step = epoch * self.steps_per_epoch + place + 1
+                if start < step <= self.steps:
+                    yield step, order[place * chunk : (place + 1) * chunk]
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then the recipe's schedule down to zero."""
+        warm = math.ceil(self.recipe.warmup_ratio * self.steps)
+        if step <= warm:
+            return self.peak * step / warm
+        left = 1 - (step - 1 - warm) / max(1, self.steps - warm)
+        shape = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
+        return self.peak * shape[self.recipe.lr_scheduler_type]
+
+
+def accelerator() -> Accelerator:
+    """The device to train on.
+
+    Raises:
+        UsageError: several processes were launched; a run trains in one.
+    """
+    found = Accelerator()
+    if found.num_processes > 1:
+        raise UsageError(
+            "one-process",
+            f"{found.num_processes} processes were launched; a run trains in one",
+            "start llmad without a launcher",
+        )
+    return found
+
+
+def optimizer(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over the adapter's parameters, fused where the device has it."""
+    return torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
+
+
+def fit(
+    model: nn.Module,
+    adam: torch.optim.Optimizer,
+    schedule: Schedule,
+    examples: Sequence[Example],
+    pad: int,
+    device: Accelerator,
+    start: int = 0,
+) -> Iterator[Step]:
+    """Train the optimizer's parameters; what happens in a step depends on the seed and the step's number alone.
+
+    Args:
+        model: the model with its adapter attached.
+        adam: the optimizer over the adapter's parameters.
+        schedule: the steps.
+        examples: the encoded rows.
+        pad: the id to pad with.
+        device: where to compute.
+        start: steps already done.
+
+    Yields:
+        One Step after each optimizer step.
+
+    Raises:
+        DivergedError: the loss or the gradient is not finite; the parameters are those of the step before.
+    """
+    model.train()
+    parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
+    for step, row_numbers in schedule.walk(start):
+        began = time.perf_counter()
+        torch.manual_seed(schedule.recipe.seed * 1_000_003 + step)  # dropout; a resumed run draws the same
+        parts = [collate([examples[row] for row in rows], pad).to(device.device) for rows in row_numbers]
+        trained = sum(int((part.labels[:, 1:] != IGNORED).sum()) for part in parts)
+        loss = 0.0
+        for part in parts:
+            share = answer_loss(model, part) / trained
+            device.backward(share)
+            loss += float(share.detach())
+        norm = _clip(parameters, schedule.recipe.max_grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            numbers = sorted(row for rows in row_numbers for row in rows)
+            raise DivergedError(
+                "diverged",
+                f"step {step}: loss {loss}, gradient norm {norm}, rows {numbers[:8]}...",
+                "lower learning_rate",
+            )
+        for group in adam.param_groups:
+            group["lr"] = schedule.learning_rate(step)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        tokens = sum(int(part.attention_mask.sum()) for part in parts)
+        epoch = step / schedule.steps_per_epoch
+        rate, seconds = schedule.learning_rate(step), time.perf_counter() - began
+        yield Step(step, schedule.steps, epoch, loss, rate, norm, tokens, trained, seconds)
+
+
+def answer_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Summed cross entropy of the labelled tokens, in float32; a scalar."""
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+    targets = batch.labels[:, 1:]
+    learnt = targets != IGNORED
+    return F.cross_entropy(logits[:, :-1][learnt].float(), targets[learnt], reduction="sum")
+
+
+def _clip(parameters: Sequence[nn.Parameter], limit: float) -> float:
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
