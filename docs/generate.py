@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 import llmad
+from llmad import hookspecs
 from llmad.recipe import Recipe
 from llmad.registry import registry
 
 PAGE = Path(__file__).with_name("reference.md")
+HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("llmad_"))
 COMMANDS = ("train", "evaluate", "inspect", "list-adapters", "list-backbones", "list-tasks", "plugins", "recipes")
 
 
@@ -38,6 +40,9 @@ def page() -> Iterator[str]:
     yield "\n## Tasks\n\n| name | what | file in a data folder |\n|---|---|---|"
     for _, offer in built_in("task"):
         yield f"| `{offer.name}` | {offer.value.summary} | {code(offer.value.files.values())} |"
+    yield "\n## Hooks\n\n| hook | what it returns |\n|---|---|"
+    for name in HOOKS:
+        yield f"| `{name}` | {first_line(getattr(hookspecs, name))} |"
     yield "\n## Recipe keys\n"
     yield from options(Recipe.model_fields, descriptions(Recipe))
     yield "## Public names\n\n| name | what |\n|---|---|"

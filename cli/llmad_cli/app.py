@@ -1,12 +1,13 @@
 """The `llmad` command: its subcommands, and the one place where errors become a line and an exit code."""
 
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
-from llmad.errors import LlmadError
 
+from llmad.errors import LlmadError
 from llmad_cli import evaluate, inspect, lists, train
 from llmad_cli.console import complain
 
@@ -20,7 +21,6 @@ _QUIET = {
 app = typer.Typer(
     name="llmad",
     help="Adapt frozen language models with small trained modules.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -33,6 +33,25 @@ app.command("list-backbones")(lists.backbones)
 app.command("list-tasks")(lists.tasks)
 app.command("plugins")(lists.plugins)
 app.command("recipes")(train.recipes)
+
+
+_INTERRUPTED = 128 + signal.SIGINT  # what Typer makes of a KeyboardInterrupt
+_GO_ON = "a run with a checkpoint goes on with --resume DIR"
+
+
+class Stopped(SystemExit):
+    """A signal asked the process to end: what is open is closed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}"
+
+
+def _stop(number: int, _: Any) -> NoReturn:
+    raise Stopped(number)
 
 
 def _version(wanted: bool) -> None:
@@ -57,25 +76,29 @@ def main() -> None:
     """Run the command line; exit with the documented code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _stop)
     debug = "--debug" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--debug"]  # it may stand anywhere
     try:
-        sys.exit(app(words, standalone_mode=False) or 0)
+        code = app(words or ["--help"], standalone_mode=False) or 0
+        if code == _INTERRUPTED:
+            complain("stopped by SIGINT", _GO_ON, "stopped")
+        sys.exit(code)
+    except Stopped as stop:
+        complain(str(stop), _GO_ON, "stopped")
+        raise
     except LlmadError as error:
         if debug:
             raise
         complain(str(error), error.hint, error.code)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        complain("stopped by the user", "", "interrupted")
-        sys.exit(130)
     except Exception as error:
         if debug:
             raise
         code = getattr(error, "exit_code", None)  # the command line's own complaints bring theirs
         if code is None:
             complain(
-                f"{type(error).__name__}: {error}",
+                " ".join(f"{type(error).__name__}: {error}".split()),
                 "this is a fault of llmad; --debug shows where",
                 "internal",
             )

@@ -10,18 +10,24 @@ from rich.text import Text
 
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if chr(number) not in "\n\t"}
+
+
+def inert(text: object) -> str:
+    """Text whose control characters are shown, and not obeyed by the terminal."""
+    return str(text).translate(_CONTROLS)
 
 
 def complain(message: str, hint: str, code: str) -> None:
     """Print an error: what and where, the cure, the code; a line each, never wrapped."""
-    err.print(Text.assemble(("error: ", "bold red"), message, (f"  [{code}]", "dim")), soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), inert(message), (f"  [{code}]", "dim")), soft_wrap=True)
     if hint:
-        err.print(Text.assemble(("hint: ", "bold"), hint), soft_wrap=True)
+        err.print(Text.assemble(("hint: ", "bold"), inert(hint)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on the error stream."""
-    err.print(Text.assemble(("warning: ", "bold yellow"), message), soft_wrap=True)
+    err.print(Text.assemble(("warning: ", "bold yellow"), inert(message)), soft_wrap=True)
 
 
 def print_json(content: Any) -> None:
@@ -44,4 +50,6 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """One cell, on one line: tabs and line breaks would tear the table."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return inert(" ".join(text.splitlines()).replace("\t", " "))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llmad_cli.console import out, print_json, print_rows
+from llmad_cli.console import inert, out, print_json, print_rows
 
 
 def evaluate(
@@ -23,7 +23,6 @@ def evaluate(
     from llmad.errors import UsageError, nearest
     from llmad.registry import registry
     from llmad.task import PROTOCOLS
-
     from llmad_cli.lists import warn_of_broken_plugins
 
     warn_of_broken_plugins()
@@ -34,7 +33,6 @@ def evaluate(
         registry().task(name)
 
     from llmad.scoring import evaluate_adapters
-
     from llmad_cli.progress import ScoringView, quiet_libraries
 
     quiet_libraries()
@@ -56,4 +54,4 @@ def evaluate(
     columns = {"adapter": "adapter", "task": "task", "n": "rows", "correct": "right", "accuracy": "accuracy"}
     rows = [{**row, "accuracy": f"{row['accuracy']:.1%}"} for row in found.describe()["results"]]
     print_rows(rows, {**columns, "unparsed": "no answer", "seconds": "seconds"})
-    out.print(f"backbone {found.backbone}, protocol {found.protocol}")
+    out.print(inert(f"backbone {found.backbone}, protocol {found.protocol}"), soft_wrap=True)

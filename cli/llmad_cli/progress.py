@@ -3,16 +3,15 @@
 from types import TracebackType
 from typing import Any, Self
 
-from llmad.run import Event, Finished, Prepared
-from llmad.scoring import Scoring
-from llmad.train import Step
 from rich.console import Group
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from llmad_cli.console import err, out, print_rows, warn
+from llmad.run import Event, Finished, Prepared
+from llmad.scoring import Scoring
+from llmad.train import Step
+from llmad_cli.console import err, inert, out, print_rows, warn
 
 
 def quiet_libraries() -> None:
@@ -52,7 +51,7 @@ class ScoringView:
 
     def scored(self, event: Scoring) -> None:
         """Move the bar of this task on."""
-        key = f"{event.who}: {event.task}"
+        key = inert(f"{event.who}: {event.task}")
         if key not in self.bars:
             self.bars[key] = self.progress.add_task(key, total=event.rows, note="")
             self.correct[key] = 0
@@ -60,7 +59,8 @@ class ScoringView:
         done = int(self.progress.tasks[self.bars[key]].completed) + 1
         self.progress.update(self.bars[key], completed=done, note=f"{self.correct[key] / done:.1%} right")
         if not err.is_terminal and done == event.rows:
-            err.print(f"{key}: {self.correct[key]} of {done} right ({self.correct[key] / done:.1%})")
+            share = f"{self.correct[key]} of {done} right ({self.correct[key] / done:.1%})"
+            err.print(f"{key}: {share}", soft_wrap=True)
 
 
 class TrainingView(ScoringView):
@@ -69,7 +69,7 @@ class TrainingView(ScoringView):
     def __init__(self) -> None:
         super().__init__()
         self.steps: Any = None
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.seconds, self.seen = 0, 0.0, 0
 
     def observe(self, event: Event) -> None:
         """Show one event."""
@@ -87,17 +87,19 @@ class TrainingView(ScoringView):
         """Show what is known before the first step."""
         for fault in event.skipped:
             warn(f"checkpoint passed over: {fault}")
-        out.print(_plan(event))
+        if event.empty:
+            warn(f"{event.empty:,} rows have an empty output: they teach the end of the text alone")
+        out.print(_plan(event), soft_wrap=not out.is_terminal)
 
     def stepped(self, event: Step) -> None:
         """Move the bar on, or print a line now and then."""
-        self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
+        self.tokens, self.seconds, self.seen = self.tokens + event.tokens, self.seconds + event.seconds, self.seen + 1
         speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
         if self.steps is None:
             self.steps = self.progress.add_task("train", total=event.steps, note="", completed=event.step - 1)
         self.progress.update(self.steps, completed=event.step, note=f"loss {event.loss:.4f}  {speed}")
         if not err.is_terminal and (event.step in (1, event.steps) or event.step % max(1, event.steps // 10) == 0):
-            left = self.seconds / event.step * (event.steps - event.step)
+            left = self.seconds / self.seen * (event.steps - event.step)
             err.print(f"step {event.step}/{event.steps}  loss {event.loss:.4f}  {speed}  {left:.0f} s left")
 
     def finished(self, event: Finished) -> None:
@@ -115,7 +117,7 @@ class TrainingView(ScoringView):
                 "unparsed": "no answer",
             }
             print_rows(rows, columns)
-        out.print(f"run directory: {event.output}", soft_wrap=True)
+        out.print(inert(f"run directory: {event.output}"), soft_wrap=True)
 
 
 def _plan(event: Prepared) -> Group:
@@ -132,16 +134,14 @@ def _plan(event: Prepared) -> Group:
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
         "output": str(event.output),
     }
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(Text(name, "bold"), Text(value))
+    lines = [Text.assemble((f"{name:<10}  ", "bold"), inert(value)) for name, value in facts.items()]
     learnt = "on green" if out.is_terminal else ""
-    question = Text(event.question, learnt if recipe.train_on_prompt else "dim")
+    question = Text(inert(event.question), learnt if recipe.train_on_prompt else "dim")
     marks = ("", "") if out.is_terminal else (">>>", "<<<")
-    example = question + Text(f"{marks[0]}{event.answer}{event.end}{marks[1]}", learnt)
+    example = question + Text(f"{marks[0]}{inert(event.answer)}{event.end}{marks[1]}", learnt)
     if not out.is_terminal:
-        return Group(table, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
-    return Group(table, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))
+        return Group(*lines, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
+    return Group(*lines, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))
 
 
 def _rows_a_step(recipe: Any) -> int:

@@ -36,7 +36,6 @@ def train(
     _check_output(loaded, folder)
 
     from llmad.run import train_adapter
-
     from llmad_cli.progress import TrainingView, quiet_libraries
 
     quiet_libraries()

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmad.attachment import attached, build, mount, plan
-from llmad.errors import LlmadError, ModelError, StorageError, nearest
+from llmad.errors import LlmadError, ModelError, StorageError, UsageError, nearest
 from llmad.files import replace, write_json
 from llmad.fingerprint import fingerprint
+from llmad.match import select
 from llmad.module import AdapterModule
 from llmad.registry import registry
 from llmad.site import Site
@@ -86,6 +87,7 @@ def load(
     folder = Path(path)
     about = read_about(folder)
     spec = _spec(folder, about)
+    _check_fit(model, spec, folder)
     chosen = plan(model, spec, name)
     if about:
         _check_base(model, folder, about, chosen, check_base)
@@ -126,22 +128,36 @@ def _tensors(module: AdapterModule) -> Tensors:
 
 
 def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
+    plugin = about.get("plugin")
+    origin = plugin if isinstance(plugin, dict) else {}
+    distribution = origin.get("distribution")
     try:
-        return registry().adapter(about["method"]).read(about["options"]) if about else _foreign_spec(folder)
+        if not about:
+            return _foreign_spec(folder)
+        name = f"{distribution}:{about['method']}" if distribution else about["method"]
+        return registry().adapter(name).read(about["options"])
     except LlmadError as error:
-        origin = about.get("plugin")
-        wanted = f" (it was written with {origin['distribution']} {origin['version']})" if origin else ""
+        wanted = f" (it was written with {distribution} {origin.get('version')})" if distribution else ""
         raise ModelError(error.code, f"{folder}: {error}{wanted}", error.hint) from None
 
 
 def _foreign_spec(folder: Path) -> AdapterSpec:
     config = _read_json(folder / CONFIG)
     kind = str(config.get("peft_type"))
-    readers = {offer.value.peft_type: offer.value for _, offer in registry().offers("adapter") if offer.value.peft_type}
+    offers = reversed(list(registry().offers("adapter")))  # the built-ins come first, and are not shadowed
+    readers = {offer.value.peft_type: offer.value for _, offer in offers if offer.value.peft_type}
     if kind not in readers:
         raise ModelError("foreign-adapter", f"{CONFIG} has peft_type {kind!r}", nearest(kind, list(readers)))
     spec: AdapterSpec = readers[kind].from_peft(config)
     return spec
+
+
+def _check_fit(model: nn.Module, spec: AdapterSpec, folder: Path) -> None:
+    """A selector that matches nothing is the directory's fault here, not the user's."""
+    try:
+        select(model, spec)
+    except UsageError as error:
+        raise ModelError("other-base", f"{folder}: {error}", error.hint) from None
 
 
 def _check_base(model: nn.Module, folder: Path, about: dict[str, Any], chosen: list[Site], strict: bool) -> None:
@@ -179,7 +195,10 @@ def _read_tensors(folder: Path) -> Tensors:
 
 def _fill(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, folder: Path) -> None:
     """Put tensors into built modules, or name the first that does not fit."""
-    given = spec.restore(list(modules), tensors)
+    try:
+        given = spec.restore(list(modules), tensors)
+    except (LookupError, RuntimeError, ValueError) as error:
+        raise ModelError("broken-adapter", f"{folder / WEIGHTS} is no {spec.name} of these sites: {error}") from None
     for site, module in modules.items():
         wanted = module.state_dict()
         for key, tensor in wanted.items():

@@ -190,9 +190,8 @@ def _build(spec: AdapterSpec, site: Site, module: nn.Module) -> AdapterModule:
 
 
 def _device(module: nn.Module) -> torch.device:
-    """Where a module computes: where its tensors are, or where accelerate's hook takes them for the call."""
-    hook = getattr(module, "_hf_hook", None)
-    tensors = (*module.parameters(), *module.buffers())
-    stays = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    executes = getattr(hook, "execution_device", None)
-    return stays if executes is None else torch.device(executes)
+    """Where a module computes: where accelerate's hooks take its tensors for the call, or where they are."""
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    taken = (getattr(hook, "execution_device", None) for hook in hooks)
+    there = (tensor.device for tensor in (*module.parameters(), *module.buffers()))
+    return torch.device(next((device for device in (*taken, *there) if device is not None), "cpu"))

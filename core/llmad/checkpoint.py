@@ -18,10 +18,9 @@ from torch import nn
 
 from llmad.adapter_dir import save as save_adapter
 from llmad.errors import ResumeError, StorageError
-from llmad.files import write_json
+from llmad.files import storing, write_json
 
 MANIFEST, OPTIMIZER, CURSOR = "manifest.json", "optimizer.safetensors", "cursor.json"
-_STATES = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def save(
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.partial"
-    try:
+    with storing(final):
         shutil.rmtree(temporary, ignore_errors=True)
         save_adapter(model, temporary)
         save_file(_optimizer_tensors(adam), temporary / OPTIMIZER)
@@ -56,15 +55,17 @@ def save(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
-    except OSError as error:
-        raise StorageError("cannot-write", f"{final}: {error.strerror or error}") from None
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+        for old in sorted(folder.glob("step-*"))[:-keep]:
+            shutil.rmtree(old)
     return final
 
 
 def newest(folder: Path) -> Found | None:
-    """The newest checkpoint whose files agree with its manifest; None where there is none."""
+    """The newest checkpoint whose files agree with its manifest; None where none was ever written.
+
+    Raises:
+        StorageError: there are checkpoints, and every one is damaged.
+    """
     skipped: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         if fault := _fault(path):
@@ -72,6 +73,9 @@ def newest(folder: Path) -> Found | None:
             continue
         cursor = json.loads((path / CURSOR).read_text(encoding="utf-8"))
         return Found(path, cursor["step"], cursor["recipe"], tuple(skipped))
+    if skipped:
+        hint = "start again in another --output, or delete the checkpoints to start again in this one"
+        raise StorageError("broken-checkpoints", f"{folder} holds no whole checkpoint: {'; '.join(skipped)}", hint)
     return None
 
 
@@ -83,18 +87,20 @@ def restore(adam: torch.optim.Optimizer, path: Path) -> None:
     """
     tensors = load_file(path / OPTIMIZER)
     parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
-    if len(tensors) != len(_STATES) * len(parameters):
-        raise ResumeError("other-optimizer", f"{path / OPTIMIZER} belongs to other parameters")
-    for place, parameter in enumerate(parameters):
-        adam.state[parameter] = {key: tensors[f"{place}.{key}"].to(parameter.device) for key in _STATES}
+    for name, tensor in tensors.items():
+        place, _, key = name.partition(".")
+        if int(place) >= len(parameters) or (tensor.dim() and tensor.shape != parameters[int(place)].shape):
+            raise ResumeError("other-optimizer", f"{path / OPTIMIZER} belongs to other parameters")
+        parameter = parameters[int(place)]
+        adam.state[parameter][key] = tensor.to(parameter.device)
 
 
 def _optimizer_tensors(adam: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
     return {
-        f"{place}.{key}": adam.state[parameter][key].cpu().contiguous()
+        f"{place}.{key}": state.cpu().contiguous()
         for place, parameter in enumerate(parameters)
-        for key in _STATES
+        for key, state in adam.state.get(parameter, {}).items()  # a parameter that no text has reached has none
     }
 
 
@@ -102,6 +108,9 @@ def _fault(path: Path) -> str:
     """What is wrong with a checkpoint; empty where nothing is."""
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = {file.name for file in path.iterdir()} - {MANIFEST}
+        if not isinstance(sums, dict) or files != sums.keys():
+            return f"its files are not those of {MANIFEST}"
         return next((f"{name} does not agree with its sum" for name in sums if _sum(path / name) != sums[name]), "")
     except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"

@@ -72,10 +72,11 @@ def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int,
         raise ModelError("bad-tokenizer", "the tokenizer must be a fast one with an end-of-sequence token")
     questions = [prompt.ask(row) for row in rows]
     texts = [question + prompt.answer(row) for question, row in zip(questions, rows, strict=True)]
-    codes = tokenizer(texts, return_offsets_mapping=True)
+    codes = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
+    columns = (codes["input_ids"], codes["offset_mapping"], codes["special_tokens_mask"], questions)
     examples = [
-        _example(ids, offsets, 0 if whole else len(question), tokenizer.eos_token_id)
-        for ids, offsets, question in zip(codes["input_ids"], codes["offset_mapping"], questions, strict=True)
+        _example(ids, offsets, special, 0 if whole else len(question), tokenizer.eos_token_id)
+        for ids, offsets, special, question in zip(*columns, strict=True)
     ]
     fitting = [example for example in examples if len(example.ids) <= max_length]
     if not fitting:
@@ -120,9 +121,13 @@ def _labels(example: Example, width: int) -> Iterator[int]:
     yield from [IGNORED] * (width - len(example.ids))
 
 
-def _example(ids: list[int], offsets: list[tuple[int, int]], start: int, end_token: int) -> Example:
-    """Learnt is what reaches past the question; special tokens have empty offsets. The end is always learnt."""
+def _example(ids: list[int], offsets: list[tuple[int, int]], special: list[int], start: int, end_token: int) -> Example:
+    """Learnt is what reaches past the question, and is not added by the tokenizer; the end is always learnt.
+
+    The width of an offset says nothing: tokenizers that trim offsets give a token of spaces none.
+    """
     if ids and ids[-1] == end_token:
-        ids, offsets = ids[:-1], offsets[:-1]
-    learnt = tuple(right > max(start, left) for left, right in offsets)
+        ids = ids[:-1]
+    reach = zip(ids, offsets, special, strict=False)
+    learnt = tuple(right > start and not added for _, (_, right), added in reach)
     return Example((*ids, end_token), (*learnt, True))

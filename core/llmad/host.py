@@ -47,7 +47,7 @@ def active_here(module: nn.Module) -> Iterator[tuple[AdapterModule, Site]]:
 def mount(module: nn.Module, name: str, site: Site, adapter: AdapterModule, active: list[str]) -> None:
     """Put an adapter at a module, which becomes a host if it is none yet."""
     if not isinstance(module, Host):
-        module.__class__ = _host_class(type(module))
+        module.__class__ = _host_class(cast(type, type(module)))
         module.adapters = nn.ModuleDict()
         setattr(module, _SLOTS, {})
         setattr(module, _ACTIVE, active)
@@ -82,13 +82,18 @@ def check_mountable(module: nn.Module, path: str) -> None:
 
 @cache
 def _host_class(cls: Any) -> Any:
-    """The class of the module's adapted kind; its forward has the signature of the module's own."""
+    """The class of the module's adapted kind.
+
+    It keeps the class's name and its forward's signature, for those who go by them (transformers finds by name
+    what hidden states to record, FSDP what to wrap).
+    """
 
     @wraps(cls.forward)
     def forward(self: Host, *args: Any, **kwargs: Any) -> Any:
         return Host.forward(self, *args, **kwargs)
 
-    return type(f"Adapted{cls.__name__}", (Host, cls), {"__module__": cls.__module__, "forward": forward})
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, (Host, cls), {**names, "forward": forward})
 
 
 def _rebind(module: nn.Module) -> None:
@@ -114,7 +119,7 @@ class _Whole:
     adapter: AdapterModule
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        names = _parameters(type(self.adapter.host))
+        names = _parameters(self.adapter)
         return self.adapter(self.call, **dict(zip(names, args, strict=False)), **kwargs)
 
 
@@ -169,8 +174,13 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
+def _parameters(adapter: AdapterModule) -> list[str]:
+    """The names of the arguments of the place that an adapter sits at."""
+    return _arguments(cast(type, type(adapter.host)))
+
+
 @cache
-def _parameters(cls: Any) -> list[str]:
+def _arguments(cls: Any) -> list[str]:
     """The names of the arguments of a class's forward."""
     return list(inspect.signature(cls.forward).parameters)[1:]
 
@@ -181,7 +191,7 @@ def _take_hidden(
     """The hidden states, which are the first argument however they are passed, and the other arguments."""
     if args:
         return args[0], args[1:], kwargs
-    name = _parameters(type(adapter.host))[0]
+    name = _parameters(adapter)[0]
     return kwargs[name], args, {key: value for key, value in kwargs.items() if key != name}
 
 
@@ -191,7 +201,7 @@ def _zero(
     """Take the residual out of the arguments: zero goes in, and the residual is added after the adapter."""
     if name in kwargs:
         return kwargs[name], args, {**kwargs, name: torch.zeros_like(kwargs[name])}
-    place = _parameters(type(adapter.host)).index(name) - 1  # the hidden states are already taken
+    place = _parameters(adapter).index(name) - 1  # the hidden states are already taken
     return args[place], (*args[:place], torch.zeros_like(args[place]), *args[place + 1 :]), kwargs
 
 

@@ -8,7 +8,7 @@ imported and the instance's class becomes `type(cls.__name__, (cls, torch.nn.Mod
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class AdapterModule(_Module):
 
     def __new__(cls, *_: Any, **__: Any) -> "AdapterModule":
         """Make an instance of the torch class that stands behind `cls`."""
-        instance: AdapterModule = object.__new__(_torch_class(cls))
+        instance: AdapterModule = object.__new__(_torch_class(cast(type, cls)))
         return instance
 
     def begin(self) -> None:

@@ -40,7 +40,7 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
             f"backbone {name!r} is known by its shape only",
             "give a local folder or a hub id with weights",
         )
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     offline = isinstance(source, Path)
     try:
@@ -49,9 +49,11 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
             str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True
         )
     except Exception as error:  # transformers raises many kinds for a broken folder
-        raise ModelError("broken-backbone", f"{name}: {_one_line(error)}", "is the folder complete?") from None
+        raise _broken(name, source, error) from None
     if missing := sorted(report["missing_keys"]):
         raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
+    # A hub model's own sampling and penalties would slip into answers that are meant to be greedy.
+    model.generation_config = GenerationConfig()
     return Pretrained(name, model.to(device).eval(), tokenizer)
 
 
@@ -73,9 +75,10 @@ def skeleton(name: str) -> nn.Module:
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        raise ModelError("broken-backbone", f"{name}: {_one_line(error)}") from None
+        raise _broken(name, source, error) from None
     return model
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _broken(name: str, source: object, error: Exception) -> ModelError:
+    hint = "it is no folder here, so the hub was asked" if isinstance(source, str) else "is the folder complete?"
+    return ModelError("broken-backbone", f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", hint)

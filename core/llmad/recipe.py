@@ -5,6 +5,7 @@ Keys are named as in Hugging Face's trainers where they have the same meaning. A
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -140,14 +141,17 @@ def read_pairs(pairs: Sequence[str]) -> Layer:
     """Read `key=value` pairs from the command line; values are read as YAML scalars.
 
     Raises:
-        UsageError: a pair without a key or an equals sign.
+        UsageError: a pair without a key or an equals sign, or a value that is no YAML.
     """
     values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise UsageError("bad-option", f"--set {pair!r} is not key=value")
-        values[key.strip()] = yaml.safe_load(value)
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError("bad-option", f"--set {pair!r}: {' '.join(str(error).split())}") from None
     return "--set", values
 
 
@@ -175,7 +179,8 @@ def _unknown_keys(layers: Sequence[Layer]) -> list[LlmadError]:
 
 def _fault(item: Any, origins: Mapping[str, str]) -> LlmadError:
     key = str(item["loc"][0])
-    return UsageError("bad-value", f"{origins.get(key, 'recipe')}: {key}: {item['msg']}, not {item['input']!r}")
+    given = "" if item["type"] == "missing" else f", not {item['input']!r}"
+    return UsageError("bad-value", f"{origins.get(key, 'recipe')}: {key}: {item['msg']}{given}")
 
 
 def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
@@ -192,7 +197,7 @@ def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
 
 def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
     data = values.get("data")
-    if isinstance(data, str) and not Path(data).exists():
+    if isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
         return [DataError("no-data", f"{data}: there is no such file or folder")]
     return []
 

@@ -121,7 +121,7 @@ class Registry:
 
     def task(self, name: str) -> Task:
         """The task of that name; capitals do not matter."""
-        names = {known.lower(): known for known, _ in self.offers("task")}
+        names = {known.lower(): known for own, offer in self.offers("task") for known in (offer.full_name, own)}
         task: Task = self.get("task", names.get(name.lower(), name)).value
         return task
 

@@ -22,6 +22,7 @@ def plot_loss(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     axes.plot(steps, _running_mean(losses), color="#08519c", linewidth=2, label="running mean")
     axes.set(xlabel="step", ylabel="loss (nats a trained token)", ylim=(0, None))
     axes.legend(frameon=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     replace(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
     pyplot.close(figure)

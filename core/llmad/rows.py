@@ -1,6 +1,7 @@
 """Rows: from a file, or from a task that makes its own; every one validated before a model is loaded."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from llmad.errors import DataError, nearest
 from llmad.task import Row, Split, Task
 
 _NEEDED = {"train": ("instruction", "output"), "test": ("instruction", "answer")}
+_NEVER_EMPTY = {"train": ("instruction",), "test": ("instruction", "answer")}
 _SHOWN = 3  # wrong rows that are named; the others are counted
 
 
@@ -27,7 +29,8 @@ def rows(task: Task, split: Split, data: str | None, count: int, seed: int) -> l
 def read(path: Path, split: Split) -> list[Row]:
     """Read a JSON list, or JSON Lines, of objects with text in `instruction`, `input`, `output`, `answer`.
 
-    Training rows need `instruction` and `output`, test rows `instruction` and `answer`.
+    Training rows need `instruction` and `output`, test rows `instruction` and `answer`. The paper's training file has
+    rows whose output is empty, so some may be; they teach the end of the text alone.
 
     Raises:
         DataError: with the file, and the row counted from 1.
@@ -39,6 +42,8 @@ def read(path: Path, split: Split) -> list[Row]:
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise DataError("bad-row", f"{path}: {'; '.join(faults[:_SHOWN])}{more}", _hint(entries))
+    if split == "train" and not any(entry["output"].strip() for entry in entries):
+        raise DataError("empty-data", f"{path}: every row's output is empty: there is nothing to learn")
     return [{key: str(value) for key, value in entry.items()} for entry in entries]
 
 
@@ -59,7 +64,8 @@ def _entries(path: Path) -> list[Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("bad-data", f"{path} cannot be read: {error}") from None
     if path.suffix == ".jsonl":
-        return [_parse(path, line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = text.split("\n")  # and not splitlines, which also breaks at characters that JSON allows in text
+        return [_parse(path, line, number) for number, line in enumerate(lines, 1) if line.strip()]
     content = _parse(path, text, 1)
     if not isinstance(content, list):
         raise DataError("bad-data", f"{path}: expected a list of rows", "JSON Lines files end in .jsonl")
@@ -72,6 +78,8 @@ def _parse(path: Path, text: str, line: int) -> Any:
     except json.JSONDecodeError as error:
         where = f"{path}:{line + error.lineno - 1}"
         raise DataError("bad-data", f"{where}: not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise DataError("bad-data", f"{path}:{line}: {error}") from None
 
 
 def _faults(number: int, entry: Any, split: Split) -> Iterator[str]:
@@ -85,8 +93,10 @@ def _faults(number: int, entry: Any, split: Split) -> Iterator[str]:
         value = entry.get(field, "")
         if not isinstance(value, str) and not (field == "answer" and _is_number(value)):
             yield f"row {number}: {field} is {type(value).__name__}, not text"
-        elif field in _NEEDED[split] and field in entry and not str(value).strip():
+        elif field in _NEVER_EMPTY[split] and field in entry and not str(value).strip():
             yield f"row {number}: {field} is empty"
+        elif re.search(r"[\ud800-\udfff]", str(value)):
+            yield f"row {number}: {field} holds half a character (a lone surrogate)"
 
 
 def _is_number(value: Any) -> bool:

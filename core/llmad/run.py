@@ -32,6 +32,7 @@ class Prepared:
     plan: Plan
     rows: int
     left_out: int
+    empty: int
     tokens: int
     trained_tokens: int
     question: str
@@ -92,7 +93,7 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     done = found.step if found else 0
     if found:
         checkpoint.restore(adam, found.path)
-    observe(_prepared(recipe, base, task, examples[0], encoded, schedule, done, found, device.device, run))
+    observe(_prepared(recipe, base, task, examples, encoded, schedule, done, found, device.device, run))
     if dry:
         return
 
@@ -165,7 +166,7 @@ def _prepared(
     recipe: Recipe,
     base: pretrained.Pretrained,
     task: Task,
-    row: Row,
+    examples: list[Row],
     encoded: data.Encoded,
     schedule: train.Schedule,
     done: int,
@@ -178,10 +179,11 @@ def _prepared(
         plan=summary(base.model),
         rows=len(encoded.examples),
         left_out=encoded.left_out,
+        empty=sum(not row["output"].strip() for row in examples),
         tokens=encoded.tokens,
         trained_tokens=encoded.trained_tokens,
-        question=task.prompt.ask(row),
-        answer=task.prompt.answer(row),
+        question=task.prompt.ask(examples[0]),
+        answer=task.prompt.answer(examples[0]),
         end=base.tokenizer.eos_token,
         steps=schedule.steps,
         done=done,

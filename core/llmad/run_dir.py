@@ -8,13 +8,13 @@ README.md         the model card                       status.json    running, d
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmad.errors import LlmadError, StorageError, UsageError
-from llmad.files import write_json, write_text
+from llmad.files import check_writable, storing, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RunDir:
 
     def exists(self) -> bool:
         """Whether anything is there."""
-        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        return self.path.is_dir() and any(self.path.iterdir())
 
     def set_status(self, status: str, **more: Any) -> None:
         """Say how the run stands."""
@@ -62,10 +62,11 @@ class RunDir:
             stream.write(json.dumps(entry) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The metrics so far."""
+        """The metrics so far; without a last line that a killed run left half written."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def rewind(self, step: int) -> None:
         """Forget the metrics of later steps: they will be made again."""
@@ -78,18 +79,19 @@ def choose(output: str | None, stem: str) -> RunDir:
 
     Raises:
         UsageError: something is there already.
+        StorageError: it cannot be made.
     """
-    if output is not None:
-        run = RunDir(Path(output))
-        if run.exists():
-            raise UsageError(
-                "output-exists",
-                f"{output} is not empty",
-                "give another --output, or go on with --resume auto",
-            )
-        return run
     names = (f"{stem}{f'-{number}' if number > 1 else ''}" for number in range(1, 100_000))
-    return next(run for name in names if not (run := RunDir(Path("runs") / name)).exists())
+    runs = [RunDir(Path(output))] if output is not None else (RunDir(Path("runs") / name) for name in names)
+    run = next((run for run in runs if not run.exists()), None)
+    if run is None:
+        raise UsageError(
+            "output-exists",
+            f"{output} is not empty",
+            "give another --output, or go on with --resume auto",
+        )
+    check_writable(run.path)
+    return run
 
 
 @contextmanager
@@ -99,16 +101,16 @@ def opened(run: RunDir, recipe: dict[str, Any]) -> Iterator[RunDir]:
     Raises:
         StorageError: it cannot be written.
     """
-    try:
+    with storing(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
         write_json(run.recipe, recipe)
         run.set_status("running")
-    except OSError as error:
-        raise StorageError("cannot-write", f"{run.path}: {error.strerror or error}") from None
     try:
-        yield run
+        with storing(run.path):
+            yield run
     except BaseException as error:
         code = error.code if isinstance(error, LlmadError) else type(error).__name__
-        run.set_status("failed", code=code, message=str(error))
+        with suppress(StorageError):  # the disk may be what failed; the error itself is what matters
+            run.set_status("failed", code=code, message=str(error))
         raise
     run.set_status("done")

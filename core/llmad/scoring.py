@@ -10,7 +10,7 @@ from llmad import adapter_dir, pretrained, rows
 from llmad.attachment import detach
 from llmad.errors import ModelError, UsageError
 from llmad.evaluate import Answer, Score, score
-from llmad.files import write_json, write_text
+from llmad.files import check_writable, storing, write_json, write_text
 from llmad.pretrained import Pretrained
 from llmad.registry import registry
 from llmad.task import Prompt, Row, Task
@@ -81,7 +81,8 @@ def evaluate_adapters(
         source: a file of rows, or a folder that holds the tasks' files.
         protocol: `strict` or `paper`.
         limit: at most so many rows a task.
-        output: where answers and scores go; `evaluation` in each run directory where None.
+        output: where answers and scores go, with a folder for each of several adapters; `evaluation` in each run
+            directory where None.
         batch_size: rows generated at once.
 
     Raises:
@@ -95,17 +96,19 @@ def evaluate_adapters(
         for who, about in abouts.items()
         for task in _tasks(tasks, about, who)
     ]
+    places = _places(adapters, output)
+    for place in places.values():
+        check_writable(place)
     base = pretrained.load(name, "auto", accelerator().device)
     scores: list[tuple[str, Score]] = []
     for who, folder in adapters.items():
         adapter_dir.load(base.model, folder)
         own: dict[str, Score] = {}
-        place = (output or _run_of(folder)) / "evaluation"
         for task, chosen in [(task, chosen) for owner, task, chosen in work if owner == who]:
-            asked = Questions(task, chosen, _prompt(abouts[who], task), protocol, batch_size)
-            own[task.name] = ask(base, asked, who, place / f"{task.name}.jsonl", observe)
+            asked = Questions(task, chosen, _prompt(abouts[who], task, folder), protocol, batch_size)
+            own[task.name] = ask(base, asked, who, places[who] / f"{task.name}.jsonl", observe)
             scores.append((who, own[task.name]))
-        write_json(place / "scores.json", {task: result.describe() for task, result in own.items()})
+        write_json(places[who] / "scores.json", {task: result.describe() for task, result in own.items()})
         detach(base.model)
     return Evaluation(name, protocol, scores)
 
@@ -122,7 +125,8 @@ def ask(base: Pretrained, asked: Questions, who: str, path: Path, observe: Obser
         asked.batch_size,
         lambda answer: observe(Scoring(who, asked.task.name, len(asked.rows), answer)),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(json.dumps(answer.describe(), ensure_ascii=False) + "\n" for answer in answers))
     return found
 
@@ -136,9 +140,23 @@ def _run_of(folder: Path) -> Path:
     return folder.parent if folder.name == "adapter" else folder
 
 
-def _prompt(about: dict[str, Any], task: Task) -> Prompt:
+def _places(adapters: dict[str, Path], output: Path | None) -> dict[str, Path]:
+    """Where each adapter's answers go; in one output, several adapters have a folder each."""
+    if output is None:
+        return {who: _run_of(folder) / "evaluation" for who, folder in adapters.items()}
+    if len(adapters) == 1:
+        return dict.fromkeys(adapters, output / "evaluation")
+    names = [_run_of(folder).resolve().name for folder in adapters.values()]
+    alone = [name if names.count(name) == 1 else f"{number}-{name}" for number, name in enumerate(names, 1)]
+    return {who: output / name / "evaluation" for who, name in zip(adapters, alone, strict=True)}
+
+
+def _prompt(about: dict[str, Any], task: Task, folder: Path) -> Prompt:
     """The prompt that the adapter was trained with; the task's own where it says none."""
-    return Prompt(**about["prompt"]) if about.get("prompt") else task.prompt
+    try:
+        return Prompt(**about["prompt"]) if about.get("prompt") else task.prompt
+    except TypeError:
+        raise ModelError("broken-adapter", f"{folder / adapter_dir.ABOUT}: 'prompt' is no prompt") from None
 
 
 def _one_backbone(given: str | None, abouts: dict[str, dict[str, Any]]) -> str:

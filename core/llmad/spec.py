@@ -140,7 +140,7 @@ def _explain(name: str, error: ValidationError, known: list[str]) -> tuple[str, 
     faults = [
         f"no option {item['loc'][0]!r}"
         if item["type"] == "extra_forbidden"
-        else f"{'.'.join(map(str, item['loc'][:1]))}: {item['msg'].removeprefix('Value error, ')}"
+        else ": ".join((*map(str, item["loc"][:1]), item["msg"].removeprefix("Value error, ")))
         for item in error.errors()
     ]
     return f"{name}: {'; '.join(dict.fromkeys(faults))}", nearest(unknown[0], known) if unknown else ""

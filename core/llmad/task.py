@@ -1,6 +1,7 @@
 """Task: what is asked, how an answer is read, and when it is right. Prompt: the one form of the question."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -28,7 +29,7 @@ class Prompt:
     def ask(self, row: Row) -> str:
         """The text that the model is given."""
         template = self.question_with_input if row.get("input") and self.question_with_input else self.question
-        return template.replace("{input}", row.get("input", "")).replace("{instruction}", row["instruction"])
+        return re.sub(r"\{(input|instruction)\}", lambda place: row.get(place[1], ""), template)  # in one pass
 
     def answer(self, row: Row) -> str:
         """The text that the model is to write, without the end-of-sequence token."""

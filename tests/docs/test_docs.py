@@ -17,7 +17,7 @@ def blocks(page: str, language: str) -> list[str]:
     return [body for kind, body in BLOCK.findall(text) if kind == language]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/architecture.md", "docs/plugins.md"])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}

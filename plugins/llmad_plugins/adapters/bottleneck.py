@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from llmad import AdapterModule, AdapterSpec
 from pydantic import Field, PositiveInt
+
+from llmad import AdapterModule, AdapterSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from llmad import AdapterModule, AdapterSpec, Site, Sites, UsageError, hookimpl
 from pydantic import Field, PositiveFloat, PositiveInt
+
+from llmad import AdapterModule, AdapterSpec, Site, Sites, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +161,7 @@ def _spread(site: Site, up: "Tensor") -> "Tensor":
 
 
 def _own_share(site: Site, ranks: slice, down: "Tensor | None", up: "Tensor | None") -> Tensors:
-    """A role's matrices out of its linear's; rows that are not there stay out, for the shape to show it."""
+    """A role's matrices out of its linear's."""
     own = {}
     if down is not None:
         own["down.weight"] = down[ranks].contiguous()

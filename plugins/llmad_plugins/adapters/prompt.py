@@ -9,16 +9,18 @@ The virtual tokens are the module's own affair: it lengthens the mask and the po
 first call, leaves it alone on later ones, and takes its rows out of the outputs again.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from llmad import AdapterModule, AdapterSpec, ModelError, Site, Sites, hookimpl
 from pydantic import PositiveInt
+
+from llmad import AdapterModule, AdapterSpec, ModelError, Site, Sites, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Tensors = dict[str, "Tensor"]
+_KEY = "prompt_embeddings"
 
 
 class Prompt(AdapterSpec):
@@ -27,6 +29,7 @@ class Prompt(AdapterSpec):
     name = "prompt"
     fits: ClassVar[tuple[str, ...]] = ("model",)
     learning_rate: ClassVar[float] = 3e-2
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     sites: Sites = Sites("model")
     num_virtual_tokens: PositiveInt = 20
@@ -35,6 +38,25 @@ class Prompt(AdapterSpec):
     def build(self, site: Site) -> AdapterModule:
         """One matrix of virtual tokens."""
         return PromptLayer(self.num_virtual_tokens, site.out_features, self.init)
+
+    def export(self, modules: Sequence[tuple[Site, Tensors]]) -> tuple[dict[str, Any], Tensors]:
+        """PEFT's layout: one matrix."""
+        ((_, own),) = modules
+        count, width = own["tokens"].shape
+        config = {"peft_type": self.peft_type, "task_type": "CAUSAL_LM", "inference_mode": True}
+        sizes = {"num_virtual_tokens": count, "token_dim": width, "num_transformer_submodules": 1}
+        return config | sizes, {_KEY: own["tokens"]}
+
+    def restore(self, sites: Sequence[Site], tensors: Tensors) -> dict[Site, Tensors]:
+        """Read PEFT's layout."""
+        return {site: {"tokens": tensors[_KEY]} if _KEY in tensors else {} for site in sites}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any]) -> "Prompt":
+        """Read the `adapter_config.json` of a prompt that PEFT wrote."""
+        if config.get("num_transformer_submodules") not in (None, 1):
+            raise UsageError("foreign-adapter", "PEFT's prompt for an encoder and a decoder has no place here")
+        return cast(Prompt, cls.read({"num_virtual_tokens": config.get("num_virtual_tokens")}))
 
 
 class PromptLayer(AdapterModule):
@@ -67,6 +89,8 @@ class PromptLayer(AdapterModule):
         count, cache, mask = self.tokens.shape[0], call.get("past_key_values"), call.get("attention_mask")
         cached = cache.get_seq_length() if cache is not None else 0
         width = _length(call)
+        if getattr(cache, "is_compileable", False):
+            raise ModelError("prompt-cache", "prompt has no room in a static cache", "use a dynamic cache")
         _check(mask, width, cached, count)
         if mask is not None:
             call["attention_mask"] = _pad_left(mask, count, 1)

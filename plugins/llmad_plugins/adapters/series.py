@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from llmad import AdapterModule, AdapterSpec, Site, Sites, hookimpl
-
 from llmad_plugins.adapters.bottleneck import Bottleneck, BottleneckOptions
 
 if TYPE_CHECKING:

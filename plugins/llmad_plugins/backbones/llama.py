@@ -24,8 +24,9 @@ LLAMA = Backbone(
     name="llama",
     summary="LLaMA and its look-alikes: Mistral, Qwen, Gemma, OLMo, Granite, SmolLM, ...",
     model_types=(
-        "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text",
-        "olmo", "olmo2", "granite", "smollm3", "cohere", "cohere2", "exaone4", "seed_oss", "helium", "arcee",
+        "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "vaultgemma",
+        "olmo", "olmo2", "olmo3", "granite", "smollm3", "cohere", "cohere2", "exaone4", "seed_oss", "helium", "arcee",
+        "stablelm", "ernie4_5", "hunyuan_v1_dense", "diffllama", "cwm",
     ),
     model="model",
     embed="model.embed_tokens",

@@ -1,7 +1,6 @@
 """Arithmetic: generated word problems with a worked answer; scored by the same code as the real math sets."""
 
 from llmad import Prompt, Split, Task, hookimpl
-
 from llmad_plugins.tasks.math import judge
 from llmad_plugins.tasks.word_problems import generate
 

@@ -7,11 +7,14 @@ text, or its first capital A to E.
 
 import re
 from dataclasses import dataclass
+from math import isfinite
 
 from llmad import Judge, Prompt, Task, hookimpl
 
-_NUMBER = r"-?\d+(?:\.\d+)?"
-_DECLARED = r"the answer is\s*:?\s*"
+_NUMBER = r"-?\d+(?:\.\d+)?"  # as the released scripts read it
+_DECLARED = r"(?i:the answer is)\s*:?\s*[^\w\s.-]{0,3}\s*"  # then perhaps marks, as in `**5**`, `(D)` and `$5`
+_DECLARED_NUMBER = rf"{_DECLARED}(-?)[^\w\s.-]?(\d+(?:\.\d+)?|\.\d+)"
+_DECLARED_LETTER = rf"{_DECLARED}([A-E]\b|[a-e](?=\)))"
 
 ALPACA = Prompt(
     question="Below is an instruction that describes a task. Write a response that appropriately completes the "
@@ -30,14 +33,16 @@ class NumberJudge:
 
     def read(self, text: str, protocol: str) -> str | None:
         """The declared number (strict), or the last one (paper)."""
-        text = re.sub(r"(?<=\d),(?=\d{3})", "", text) if protocol == "strict" else text.replace(",", "")
-        pattern = rf"{_DECLARED}[^\w\s-]{{0,2}}\s*({_NUMBER})" if protocol == "strict" else rf"({_NUMBER})"
-        found = re.findall(pattern, text, re.IGNORECASE)
+        if protocol == "paper":
+            found = re.findall(_NUMBER, text.replace(",", ""))
+        else:
+            text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+            found = [sign + number for sign, number in re.findall(_DECLARED_NUMBER, text)]
         return found[-1] if found else None
 
     def agree(self, answer: str, gold: str) -> bool:
         """Whether two numbers are the same within the tolerance."""
-        return abs(float(answer) - float(gold.replace(",", ""))) <= self.tolerance
+        return abs(float(answer) - _number(gold)) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class LetterJudge:
         if protocol == "paper":
             found = re.findall(r"[A-E]", text)
             return found[0] if found else None
-        found = re.findall(rf"{_DECLARED}\(?([A-E])\b", text, re.IGNORECASE)
+        found = re.findall(_DECLARED_LETTER, text)
         return found[-1].upper() if found else None
 
     def agree(self, answer: str, gold: str) -> bool:
@@ -58,8 +63,22 @@ class LetterJudge:
 
 
 def judge(gold: str) -> Judge:
-    """A letter's judge for a letter, a number's for a number."""
-    return LetterJudge() if re.fullmatch(r"\s*[A-Ea-e]\s*", gold) else NumberJudge()
+    """A letter's judge for a letter, a number's for a number.
+
+    Raises:
+        ValueError: the gold answer is neither.
+    """
+    if re.fullmatch(r"\s*[A-Ea-e]\s*", gold):
+        return LetterJudge()
+    _number(gold)
+    return NumberJudge()
+
+
+def _number(gold: str) -> float:
+    number = float(gold.replace(",", ""))
+    if not isfinite(number):
+        raise ValueError(f"{gold!r} is no number")
+    return number
 
 
 def _set(folder: str, summary: str) -> Task:

@@ -1,0 +1,102 @@
+"""What is shown while a run goes on."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from llmad.evaluate import Answer, Score
+from llmad.plan import Plan
+from llmad.recipe import Recipe
+from llmad.run import Finished, Prepared
+from llmad.scoring import Scoring
+from llmad.train import Step
+from llmad_cli import progress
+from llmad_cli.progress import ScoringView, TrainingView
+
+STEP = Step(1, 4, 0.25, 1.5, 1e-3, 0.1, 100, 50, 2.0)
+ANSWER = Answer("arithmetic", 0, "1?", "1", "1", "1", True, 1)
+PREPARED = Prepared(
+    recipe=Recipe(backbone="b", adapter="lora", task="t"), plan=Plan((), 5, 100), rows=3, left_out=0, empty=0,
+    tokens=30, trained_tokens=10, question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0, skipped=(),
+    device="cpu", learning_rate=1e-3, output=Path("runs/a"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Both streams as one terminal; what it was shown."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system="standard", markup=False, width=100)
+    for name in ("out", "err"):
+        monkeypatch.setattr(progress, name, console)
+    return stream
+
+
+def test_steps_are_lines_where_no_terminal_reads_them(capsys):
+    with TrainingView() as view:
+        for number in (1, 2, 3, 4):
+            view.observe(replace(STEP, step=number))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == "step 1/4  loss 1.5000  50 tokens/s  6 s left"
+    assert err.splitlines()[-1] == "step 4/4  loss 1.5000  50 tokens/s  0 s left"
+
+
+def test_the_time_left_counts_the_steps_of_this_process_alone(capsys):
+    with TrainingView() as view:
+        view.observe(replace(STEP, step=100, steps=101))
+        view.observe(replace(STEP, step=101, steps=101))
+    with TrainingView() as view:
+        view.observe(replace(STEP, step=90, steps=100))
+    assert "20 s left" in capsys.readouterr().err
+
+
+def test_a_long_run_says_no_more_than_a_dozen_lines(capsys):
+    with TrainingView() as view:
+        for number in range(1, 1001):
+            view.observe(replace(STEP, step=number, steps=1000))
+    assert len(capsys.readouterr().err.splitlines()) == 11
+
+
+def test_scores_are_told_a_task_at_a_time(capsys):
+    with ScoringView() as view:
+        for correct in (True, False):
+            view.observe(Scoring("base", "arithmetic", 2, replace(ANSWER, correct=correct)))
+    assert capsys.readouterr().err == "base: arithmetic: 1 of 2 right (50.0%)\n"
+
+
+def test_the_plan_is_plain_lines_where_no_terminal_reads_it(capsys):
+    TrainingView().observe(replace(PREPARED, left_out=2, done=3))
+    shown = capsys.readouterr().out
+    assert "\nparameters  5 trained of 100 (5.00%)\n" in shown
+    assert "2 left out (longer than 512 tokens)" in shown
+    assert "going on after step 3" in shown
+    assert "1 + 1?>>> 2<eos><<<" in shown
+
+
+def test_the_trained_tokens_are_coloured_on_a_terminal(terminal):
+    TrainingView().observe(PREPARED)
+    assert "\x1b[42m2<eos>" in terminal.getvalue().replace("42m ", "42m")
+    assert ">>>" not in terminal.getvalue()
+
+
+def test_the_end_is_a_table_of_scores_and_a_place(capsys):
+    score = Score("arithmetic", 200, 100, 0.5, 3, 1.0)
+    TrainingView().observe(Finished(Path("runs/[bold]"), {"base": score}))
+    assert capsys.readouterr().out == "base\tarithmetic\t200\t50.0%\t3\nrun directory: runs/[bold]\n"
+
+
+def test_passed_over_checkpoints_are_warned_of(capsys):
+    TrainingView().observe(replace(PREPARED, skipped=("step-2: torn",)))
+    assert capsys.readouterr().err == "warning: checkpoint passed over: step-2: torn\n"
+
+
+def test_bars_are_drawn_on_a_terminal(terminal):
+    with TrainingView() as view:
+        view.observe(STEP)
+        view.observe(Scoring("base", "arithmetic", 1, ANSWER))
+    assert "train" in terminal.getvalue()
+    assert "base: arithmetic" in terminal.getvalue()

@@ -1,0 +1,36 @@
+"""The loss curve and the model card."""
+
+import pytest
+
+from llmad.errors import StorageError
+from llmad.evaluate import Score
+from llmad.report import plot_loss, write_card
+
+RECIPE = {"backbone": "abacus", "adapter": "lora[r=4]", "task": "arithmetic"}
+METRICS = [{"step": step, "loss": 1 / step} for step in range(1, 9)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_the_plot_is_a_png(tmp_path, count):
+    plot_loss(METRICS[:count], tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_a_plot_that_cannot_be_written_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError):
+        plot_loss(METRICS, tmp_path / "missing" / "loss.png")
+
+
+def test_the_card_says_what_was_trained_and_what_came_out(tmp_path):
+    scores = {"base": Score("arithmetic", 200, 10, 0.05, 3, 1.0), "adapter": Score("arithmetic", 200, 180, 0.9, 0, 1.0)}
+    write_card(tmp_path / "README.md", RECIPE, [("rows", "6,000")], scores)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: llmad\nbase_model: abacus\n---\n\n# lora[r=4] on abacus\n")
+    assert "| rows | 6,000 |" in card
+    assert "| adapter | arithmetic | 200 | 90.0% | 0 |" in card
+
+
+def test_a_card_without_scores_has_no_table_of_them(tmp_path):
+    write_card(tmp_path / "README.md", RECIPE, [], {})
+    assert "accuracy" not in (tmp_path / "README.md").read_text()

@@ -1,0 +1,271 @@
+"""A training run from end to end, and going on with it after it was stopped."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llmad import pretrained, run, train
+from llmad.errors import DivergedError, ResumeError, StorageError, UsageError
+from llmad.run import Finished, Prepared, train_adapter
+from llmad.scoring import Scoring
+from llmad.train import Step
+
+DROPOUT = "lora[dropout=0.3]"
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(last):
+    def observe(event):
+        if isinstance(event, Step) and event.step == last:
+            raise Stop
+
+    return observe
+
+
+def steps_of(recipe, resume=None):
+    seen = []
+    train_adapter(recipe, lambda event: seen.append(event.step) if isinstance(event, Step) else None, resume)
+    return seen
+
+
+def tensors(path):
+    return {file.name: file.read_bytes() for file in sorted(path.glob("*.safetensors"))}
+
+
+def status(path):
+    return json.loads((path / "status.json").read_text())
+
+
+def test_a_run_leaves_every_file_that_is_documented(trained):
+    found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    adapter = {"adapter_config.json", "adapter_model.safetensors", "llmad.json"}
+    assert found >= {"recipe.json", "metrics.jsonl", "loss.png", "README.md", "status.json", "evaluation/scores.json"}
+    assert found >= {f"adapter/{name}" for name in adapter}
+    assert found >= {"evaluation/base-arithmetic.jsonl", "evaluation/adapter-arithmetic.jsonl"}
+    checkpoint = adapter | {"optimizer.safetensors", "cursor.json", "manifest.json"}
+    steps = ("step-00000002", "step-00000004")
+    assert {name for name in found if "checkpoints" in name} == {
+        f"checkpoints/{step}/{name}" for step in steps for name in checkpoint
+    }
+    assert status(trained) == {"status": "done"}
+
+
+def test_metrics_have_a_line_a_logged_step(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[0].keys() == Step.__dataclass_fields__.keys()
+
+
+def test_answers_have_a_line_a_row_with_the_documented_keys(trained):
+    lines = [json.loads(line) for line in (trained / "evaluation/adapter-arithmetic.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == [0, 1, 2]
+    keys = {"task", "index", "instruction", "output_pred", "prediction", "answer", "correct", "tokens"}
+    assert all(line.keys() == keys for line in lines)
+
+
+def test_events_come_in_order(told, tmp_path):
+    events = []
+    more = {"data": None, "max_steps": 2, "do_eval": True, "max_eval_samples": 2}
+    train_adapter(told(output_dir=str(tmp_path / "run"), **more), events.append)
+    assert [type(event) for event in events] == [Prepared, Step, Step, *[Scoring] * 4, Finished]
+    assert [event.who for event in events if isinstance(event, Scoring)] == ["base", "base", "adapter", "adapter"]
+
+
+def test_a_dry_run_writes_nothing(told, tmp_path):
+    events = []
+    train_adapter(told(output_dir=str(tmp_path / "run")), events.append, dry=True)
+    assert [type(event) for event in events] == [Prepared]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_base_is_not_changed_by_a_bit(told, tmp_path, monkeypatch):
+    kept = {}
+    load = pretrained.load
+
+    def remember(*words):
+        found = load(*words)
+        kept["before"] = {key: value.clone() for key, value in found.model.state_dict().items()}
+        kept["model"] = found.model
+        return found
+
+    monkeypatch.setattr(run.pretrained, "load", remember)
+    train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
+    after = kept["model"].state_dict()
+    assert all(torch.equal(after[key], value) for key, value in kept["before"].items())
+
+
+def test_the_same_recipe_gives_the_same_adapter(told, tmp_path):
+    for name in "ab":
+        train_adapter(told(output_dir=str(tmp_path / name), adapter=DROPOUT), lambda _: None)
+    assert tensors(tmp_path / "a" / "adapter") == tensors(tmp_path / "b" / "adapter")
+
+
+def test_another_seed_gives_another_adapter(told, tmp_path):
+    for seed in (1, 2):
+        train_adapter(told(output_dir=str(tmp_path / str(seed)), seed=seed, max_steps=1), lambda _: None)
+    assert tensors(tmp_path / "1" / "adapter") != tensors(tmp_path / "2" / "adapter")
+
+
+@pytest.fixture
+def stopped(told, tmp_path):
+    """A run with dropout that was stopped after step 5 of 6, with checkpoints after 2 and 4."""
+    recipe = told(output_dir=str(tmp_path / "run"), adapter=DROPOUT, max_steps=6, save_steps=2)
+    with pytest.raises(Stop):
+        train_adapter(recipe, stop_after(5))
+    return recipe, tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def straight(told, tmp_path_factory):
+    """The same run, never stopped."""
+    path = tmp_path_factory.mktemp("straight") / "run"
+    recipe = told(output_dir=str(path), adapter=DROPOUT, max_steps=6, save_steps=2)
+    train_adapter(recipe, lambda _: None)
+    return path
+
+
+def test_a_stopped_run_says_so(stopped):
+    assert status(stopped[1]) == {"status": "failed", "code": "Stop", "message": ""}
+
+
+def test_a_resumed_run_ends_bitwise_like_one_that_was_never_stopped(stopped, straight):
+    recipe, path = stopped
+    assert steps_of(recipe, path) == [5, 6]
+    last = "checkpoints/step-00000006"
+    assert tensors(path / last) == tensors(straight / last)
+    assert tensors(path / "adapter") == tensors(straight / "adapter")
+    assert status(path) == {"status": "done"}
+
+
+def test_a_resumed_run_has_each_step_once_in_its_metrics(stopped):
+    recipe, path = stopped
+    steps_of(recipe, path)
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_half_written_line_of_metrics_does_not_stop_a_resume(stopped):
+    recipe, path = stopped
+    with (path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "lo')
+    assert steps_of(recipe, path) == [5, 6]
+
+
+def test_a_resume_passes_over_a_damaged_checkpoint_and_names_it(stopped, straight):
+    recipe, path = stopped
+    weights = path / "checkpoints" / "step-00000004" / "adapter_model.safetensors"
+    flipped = bytearray(weights.read_bytes())
+    flipped[-1] ^= 1
+    weights.write_bytes(flipped)
+    events = []
+    train_adapter(recipe, events.append, path)
+    assert events[0].done == 2
+    assert events[0].skipped == ("step-00000004: adapter_model.safetensors does not agree with its sum",)
+    assert tensors(path / "adapter") == tensors(straight / "adapter")
+
+
+def test_a_resume_with_nothing_but_damaged_checkpoints_is_refused(stopped):
+    recipe, path = stopped
+    for manifest in path.glob("checkpoints/*/manifest.json"):
+        manifest.write_text("{")
+    with pytest.raises(StorageError, match="step-00000004.*step-00000002"):
+        train_adapter(recipe, lambda _: None, path)
+
+
+def test_a_resume_before_the_first_checkpoint_starts_again(stopped, straight):
+    recipe, path = stopped
+    shutil.rmtree(path / "checkpoints")
+    assert steps_of(recipe, path) == [1, 2, 3, 4, 5, 6]
+    assert tensors(path / "adapter") == tensors(straight / "adapter")
+
+
+def test_a_finished_run_trains_no_step_more(trained, told, tmp_path):
+    path = shutil.copytree(trained, tmp_path / "run")
+    before = tensors(path / "adapter")
+    recipe = told(data=None, gradient_accumulation_steps=2)
+    assert steps_of(recipe, path) == []
+    assert tensors(path / "adapter") == before
+    assert status(path) == {"status": "done"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told_of"),
+    [({"seed": 1}, "seed: 0 then, 1 now"), ({"adapter": "lora[r=4]"}, r"adapter: 'lora' then, 'lora\[r=4\]' now")],
+)
+def test_a_resume_with_another_recipe_is_refused_with_the_differences(trained, told, change, told_of):
+    with pytest.raises(ResumeError, match=told_of) as error:
+        train_adapter(told(**{"data": None, "gradient_accumulation_steps": 2, **change}), lambda _: None, trained)
+    assert error.value.exit_code == 7
+
+
+def test_a_resume_may_go_on_for_longer(trained, told, tmp_path):
+    path = shutil.copytree(trained, tmp_path / "run")
+    assert steps_of(told(data=None, gradient_accumulation_steps=2, max_steps=6), path) == [5, 6]
+
+
+def test_a_loss_that_is_not_finite_fails_the_run(told, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "answer_loss", lambda model, _: next(iter(run_loss(model))) * torch.nan)
+    with pytest.raises(DivergedError, match="step 1: loss nan") as error:
+        train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
+    assert error.value.exit_code == 5
+    assert status(tmp_path / "run")["status"] == "failed"
+    assert status(tmp_path / "run")["code"] == "diverged"
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def run_loss(model):
+    yield sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_a_directory_that_is_taken_is_refused(trained, told):
+    with pytest.raises(UsageError, match="is not empty"):
+        train_adapter(told(output_dir=str(trained)), lambda _: None)
+
+
+def test_test_rows_are_not_taken_from_the_training_file(told, tmp_path):
+    rows = tmp_path / "rows.json"
+    rows.write_text('[{"instruction": "1 + 1?", "output": "2", "answer": "2"}]')
+    with pytest.raises(UsageError, match="training rows only"):
+        train_adapter(told(data=str(rows), task="math", do_eval=True), lambda _: None)
+
+
+def test_rows_longer_than_the_model_has_positions_for_are_left_out(told, tmp_path):
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps([{"instruction": word, "output": "2"} for word in ("1 + 1?", "x" * 300)]))
+    events = []
+    train_adapter(told(data=str(rows), task="arithmetic", max_length=5000), events.append, dry=True)
+    assert (events[0].rows, events[0].left_out) == (1, 1)
+
+
+def test_a_recipe_without_an_output_takes_a_free_name(told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        train_adapter(told(max_steps=1), lambda _: None)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "tiny-lora-arithmetic",
+        "tiny-lora-arithmetic-2",
+    ]
+
+
+def test_the_adapter_says_what_it_was_trained_on(trained, folder):
+    about = json.loads((trained / "adapter" / "llmad.json").read_text())
+    assert (about["backbone"], about["task"]) == (folder, "arithmetic")
+    assert about["recipe"] == json.loads((trained / "recipe.json").read_text())
+    assert about["prompt"]["question"] == "Question: {instruction}\nAnswer:"
+
+
+def test_a_disk_that_fails_in_mid_run_is_a_storage_error(told, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.run_dir.RunDir, "log", full)
+    with pytest.raises(StorageError, match="No space left") as error:
+        train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
+    assert error.value.exit_code == 6
+    assert status(tmp_path / "run")["code"] == "cannot-write"
