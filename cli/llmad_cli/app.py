@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -77,6 +78,9 @@ def main() -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # show what its encoding lacks as an escape, and go on
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--debug"]  # it may stand anywhere
     try:

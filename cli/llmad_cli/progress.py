@@ -136,9 +136,9 @@ def _plan(event: Prepared) -> Group:
     }
     lines = [Text.assemble((f"{name:<10}  ", "bold"), inert(value)) for name, value in facts.items()]
     learnt = "on green" if out.is_terminal else ""
-    question = Text(inert(event.question), learnt if recipe.train_on_prompt else "dim")
+    question = (inert(event.question), learnt if recipe.train_on_prompt else "dim")
     marks = ("", "") if out.is_terminal else (">>>", "<<<")
-    example = question + Text(f"{marks[0]}{inert(event.answer)}{event.end}{marks[1]}", learnt)
+    example = Text.assemble(question, (f"{marks[0]}{inert(event.answer)}{event.end}{marks[1]}", learnt))
     if not out.is_terminal:
         return Group(*lines, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
     return Group(*lines, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))

@@ -57,6 +57,12 @@ class ResumeError(LlmadError):
     exit_code = 7
 
 
+class OutOfMemoryError(LlmadError):
+    """The accelerator's memory is too small for what was asked."""
+
+    exit_code = 8
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A hint that names the nearest known names first, then the rest."""
     if not known:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from llmad.errors import ModelError, UsageError
+from llmad.memory import enough_memory
 from llmad.source import find
 
 
@@ -21,6 +22,7 @@ class Pretrained:
     tokenizer: Any
 
 
+@enough_memory("choose dtype=bfloat16, or a smaller backbone")
 def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> Pretrained:
     """Load a model and its tokenizer.
 
@@ -48,6 +50,8 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
         model, report = AutoModelForCausalLM.from_pretrained(
             str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True
         )
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # transformers raises many kinds for a broken folder
         raise _broken(name, source, error) from None
     if missing := sorted(report["missing_keys"]):

@@ -12,6 +12,7 @@ from llmad.attachment import attach, disabled, parameters
 from llmad.errors import ResumeError, UsageError
 from llmad.evaluate import Score
 from llmad.files import write_json
+from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
@@ -72,10 +73,11 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     """
     task = registry().task(recipe.task)
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
+    examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed)
+    told = {**recipe.model_dump(mode="json"), "rows": rows.fingerprint(examples)}
     found = checkpoint.newest(run.checkpoints) if resume else None
     if found:
-        _check_same(recipe, found.recipe)
-    examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed)
+        _check_same(told, found.recipe)
     test_rows = _test_rows(recipe, task) if recipe.do_eval else []
 
     device = train.accelerator()
@@ -97,7 +99,8 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     if dry:
         return
 
-    with run_dir.opened(run, recipe.model_dump(mode="json")):
+    cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
+    with run_dir.opened(run, recipe.model_dump(mode="json")), enough_memory(cure):
         run.rewind(done)
         for step in train.fit(
             base.model, adam, schedule, encoded.examples, data.pad_token(base.tokenizer), device, done
@@ -105,7 +108,7 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
             if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
                 run.log(step.describe())
             if step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0):
-                _save_checkpoint(run, step.step, base.model, adam, recipe)
+                _save_checkpoint(run, step.step, base.model, adam, told)
             observe(step)
         adapter_dir.save(base.model, run.adapter, about=_about(recipe, task))
         scores = _score_both(run, recipe, base, task, test_rows, observe) if test_rows else {}
@@ -129,8 +132,7 @@ def _longest(recipe: Recipe, model: Any) -> int:
     return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
 
 
-def _check_same(recipe: Recipe, before: dict[str, Any]) -> None:
-    now = recipe.model_dump(mode="json")
+def _check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
     changed = [
         f"{key}: {before.get(key)!r} then, {now[key]!r} now"
         for key in now
@@ -157,9 +159,9 @@ def _about(recipe: Recipe, task: Task) -> dict[str, Any]:
     }
 
 
-def _save_checkpoint(run: RunDir, step: int, model: Any, adam: torch.optim.Optimizer, recipe: Recipe) -> None:
+def _save_checkpoint(run: RunDir, step: int, model: Any, adam: torch.optim.Optimizer, told: dict[str, Any]) -> None:
     run.checkpoints.mkdir(exist_ok=True)
-    checkpoint.save(run.checkpoints, step, model, adam, recipe.model_dump(mode="json"), recipe.save_total_limit)
+    checkpoint.save(run.checkpoints, step, model, adam, told, told["save_total_limit"])
 
 
 def _prepared(

@@ -11,6 +11,7 @@ from llmad.attachment import detach
 from llmad.errors import ModelError, UsageError
 from llmad.evaluate import Answer, Score, score
 from llmad.files import check_writable, storing, write_json, write_text
+from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
 from llmad.registry import registry
 from llmad.task import Prompt, Row, Task
@@ -60,6 +61,7 @@ class Evaluation:
         }
 
 
+@enough_memory("lower --batch-size")
 def evaluate_adapters(
     folders: Sequence[Path],
     observe: Observe,

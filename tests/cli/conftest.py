@@ -1,5 +1,6 @@
 """The command line, called in this process: what it prints, and its exit code."""
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from llmad import recipe
+from llmad.registry import registry
 from llmad.run import train_adapter
 from llmad_cli.app import main
 
@@ -78,8 +80,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory, folder: str) -> Path:
     """A run that is over; tests only read it."""
     path = tmp_path_factory.mktemp("runs") / "done"
+    rows = path.with_name("rows.json")
+    rows.write_text(json.dumps(registry().task("arithmetic").rows("train", 8, 0)))
     short = {"per_device_train_batch_size": 2, "max_steps": 2, "output_dir": str(path)}
-    layer = {"backbone": folder, "adapter": "lora", "task": "arithmetic", **short}
+    layer = {"backbone": folder, "adapter": "lora", "task": "arithmetic", "data": str(rows), **short}
     train_adapter(recipe.load([("test", layer)]), lambda _: None)
     return path
 

@@ -125,8 +125,14 @@ def test_what_needs_no_torch_loads_none(python, words):
 @pytest.mark.parametrize("words", ["--help", "--version"])
 def test_help_and_version_load_no_plugin(python, words):
     code = f"import sys\nsys.argv = ['llmad', '{words}']\nfrom llmad_cli.app import main\ntry: main()\n" \
-           "except SystemExit: pass\nprint('llmad_plugins' in sys.modules, 'llmad.registry' in sys.modules)"  # fmt: skip
-    assert python(code).splitlines()[-1] == "False False"
+           "except SystemExit: pass\nprint(*({'llmad_plugins', 'llmad.registry'} & {*sys.modules}))"  # fmt: skip
+    assert python(code).splitlines()[-1] == ""
+
+
+def test_a_stream_of_another_encoding_shows_escapes(python):
+    code = "import sys\nsys.argv = ['llmad', 'list-adaptörs']\nfrom llmad_cli.app import main\n" \
+           "sys.stderr = sys.stdout\ntry: main()\nexcept SystemExit: pass"  # fmt: skip
+    assert "list-adapt\\xf6rs" in python(code, PYTHONIOENCODING="ascii")
 
 
 def test_a_reader_that_leaves_early_causes_no_traceback():

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -206,3 +210,41 @@ def test_the_built_in_recipes_are_listed_and_can_be_used(llmad, place):
     names = [row["name"] for row in json.loads(llmad("recipes", "--json").out)]
     assert set(names) >= {"data", "default"}
     assert all(f"{name}: " in llmad("recipes").out for name in names)
+
+
+@pytest.fixture
+def long_run(place, rows, folder):
+    """Start a run of two hundred steps in a process of its own, and wait for its first checkpoint."""
+    settings = [f"--set={pair}" for pair in ("max_steps=200", "save_steps=20", "seed=3")]
+    words = ["train", "-b", folder, "-d", str(rows), "-a", "lora[dropout=0.2]", "-o", "out", *settings]
+    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (place / "out" / "checkpoints" / "step-00000020").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    yield words, process
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_adapter(llmad, long_run, place):
+    words, process = long_run
+    process.kill()
+    process.wait()
+    assert json.loads((place / "out" / "status.json").read_text()) == {"status": "running"}
+    assert llmad(*words, "--resume", "auto").code == 0
+    words[words.index("out")] = "straight"
+    assert llmad(*words).code == 0
+    weights = "adapter/adapter_model.safetensors"
+    assert (place / "out" / weights).read_bytes() == (place / "straight" / weights).read_bytes()
+
+
+def test_a_run_that_is_terminated_says_so(long_run, place):
+    _, process = long_run
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "error: stopped by SIGTERM" in err
+    assert "Traceback" not in err
+    status = json.loads((place / "out" / "status.json").read_text())
+    assert status == {"status": "failed", "code": "Stopped", "message": "stopped by SIGTERM"}

@@ -69,7 +69,7 @@ def test_one_that_lacks_a_file_is_passed_over_and_named(save, tmp_path, name):
     assert found.skipped[0].startswith("step-00000002: ")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(place=st.floats(0, 0.999), bit=st.integers(0, 7), name=st.sampled_from([*FILES, "manifest.json"]))
 def test_one_with_a_flipped_bit_is_passed_over(save, tmp_path, place, bit, name):
     save(1)
@@ -102,13 +102,13 @@ def test_one_that_was_not_finished_is_not_seen_and_gives_way(save, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-@pytest.mark.parametrize("refused", ["rename", "fsync"])
-def test_a_failed_write_leaves_the_older_ones(save, tmp_path, monkeypatch, refused):
+@pytest.mark.parametrize(("owner", "name"), [(checkpoint.Path, "rename"), (os, "fsync")])
+def test_a_failed_write_leaves_the_older_ones(save, tmp_path, monkeypatch, owner, name):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     save(1, keep=1)
-    monkeypatch.setattr(*(((os, "fsync") if refused == "fsync" else (checkpoint.Path, "rename"))), full)
+    monkeypatch.setattr(owner, name, full)
     with pytest.raises(StorageError, match="No space left"):
         save(2, keep=1)
     assert checkpoint.newest(tmp_path).step == 1

@@ -14,7 +14,8 @@ def test_an_error_carries_code_hint_and_line():
 def test_exit_codes_are_those_of_the_contract():
     codes = {error.__name__: error.exit_code for error in LlmadError.__subclasses__()}
     assert codes == {
-        "UsageError": 2, "DataError": 3, "ModelError": 4, "DivergedError": 5, "StorageError": 6, "ResumeError": 7
+        "UsageError": 2, "DataError": 3, "ModelError": 4, "DivergedError": 5, "StorageError": 6, "ResumeError": 7,
+        "OutOfMemoryError": 8,
     }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_answers_come_in_the_order_of_the_rows_and_are_told_as_they_are_found(ba
 
 def test_a_right_answer_that_cannot_be_read_is_refused_before_anything_is_generated(task, rows):
     wrong = [rows[0], {**rows[1], "answer": "seven"}]
-    with pytest.raises(DataError, match="task arithmetic, row 2: .*seven"):
+    with pytest.raises(DataError, match=r"task arithmetic, row 2: .*seven"):
         score(None, None, task, wrong, task.prompt)
 
 

@@ -85,7 +85,7 @@ def test_a_bad_line_of_json_lines_is_named_by_its_number(write):
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "rows.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="rows.json cannot be read"):
+    with pytest.raises(DataError, match=r"rows\.json cannot be read"):
         rows.read(tmp_path / "rows.json", "train")
 
 
@@ -116,3 +116,8 @@ def test_a_folder_without_the_file_of_the_task_is_refused(tmp_path):
 def test_a_task_may_make_its_own_rows():
     task = registry().task("arithmetic")
     assert rows.rows(task, "test", None, 3, 0) == task.rows("test", 3, 0)
+
+
+def test_the_fingerprint_tells_rows_apart():
+    assert rows.fingerprint([GOOD]) == rows.fingerprint([dict(reversed(GOOD.items()))])
+    assert rows.fingerprint([GOOD]) != rows.fingerprint([GOOD, GOOD])

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from llmad import pretrained, run, train
-from llmad.errors import DivergedError, ResumeError, StorageError, UsageError
+from llmad.errors import DivergedError, OutOfMemoryError, ResumeError, StorageError, UsageError
 from llmad.run import Finished, Prepared, train_adapter
 from llmad.scoring import Scoring
 from llmad.train import Step
@@ -16,14 +15,14 @@ from llmad.train import Step
 DROPOUT = "lora[dropout=0.3]"
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def stop_after(last):
     def observe(event):
         if isinstance(event, Step) and event.step == last:
-            raise Stop
+            raise StopError
 
     return observe
 
@@ -116,7 +115,7 @@ def test_another_seed_gives_another_adapter(told, tmp_path):
 def stopped(told, tmp_path):
     """A run with dropout that was stopped after step 5 of 6, with checkpoints after 2 and 4."""
     recipe = told(output_dir=str(tmp_path / "run"), adapter=DROPOUT, max_steps=6, save_steps=2)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train_adapter(recipe, stop_after(5))
     return recipe, tmp_path / "run"
 
@@ -131,7 +130,7 @@ def straight(told, tmp_path_factory):
 
 
 def test_a_stopped_run_says_so(stopped):
-    assert status(stopped[1]) == {"status": "failed", "code": "Stop", "message": ""}
+    assert status(stopped[1]) == {"status": "failed", "code": "StopError", "message": ""}
 
 
 def test_a_resumed_run_ends_bitwise_like_one_that_was_never_stopped(stopped, straight):
@@ -174,7 +173,7 @@ def test_a_resume_with_nothing_but_damaged_checkpoints_is_refused(stopped):
     recipe, path = stopped
     for manifest in path.glob("checkpoints/*/manifest.json"):
         manifest.write_text("{")
-    with pytest.raises(StorageError, match="step-00000004.*step-00000002"):
+    with pytest.raises(StorageError, match=r"step-00000004.*step-00000002"):
         train_adapter(recipe, lambda _: None, path)
 
 
@@ -202,6 +201,16 @@ def test_a_resume_with_another_recipe_is_refused_with_the_differences(trained, t
     with pytest.raises(ResumeError, match=told_of) as error:
         train_adapter(told(**{"data": None, "gradient_accumulation_steps": 2, **change}), lambda _: None, trained)
     assert error.value.exit_code == 7
+
+
+def test_a_resume_with_other_rows_in_the_same_file_is_refused(told, tmp_path):
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps([{"instruction": "1 + 1?", "output": "2"}] * 4))
+    recipe = told(data=str(data), output_dir=str(tmp_path / "run"), max_steps=1)
+    train_adapter(recipe, lambda _: None)
+    data.write_text(json.dumps([{"instruction": "1 + 1?", "output": "3"}] * 4))
+    with pytest.raises(ResumeError, match=r"rows: '\w{16}' then"):
+        train_adapter(recipe, lambda _: None, tmp_path / "run")
 
 
 def test_a_resume_may_go_on_for_longer(trained, told, tmp_path):
@@ -269,3 +278,15 @@ def test_a_disk_that_fails_in_mid_run_is_a_storage_error(told, tmp_path, monkeyp
         train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
     assert error.value.exit_code == 6
     assert status(tmp_path / "run")["code"] == "cannot-write"
+
+
+def test_a_batch_that_does_not_fit_is_an_error_with_its_cure(told, tmp_path, monkeypatch):
+    def short(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
+
+    monkeypatch.setattr(train, "answer_loss", short)
+    with pytest.raises(OutOfMemoryError, match=r"Tried to allocate 9 GiB") as error:
+        train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
+    assert error.value.exit_code == 8
+    assert "per_device_train_batch_size" in error.value.hint
+    assert status(tmp_path / "run")["code"] == "out-of-memory"

@@ -92,8 +92,8 @@ def test_several_tasks_are_scored(run, tmp_path):
 
 
 @pytest.mark.skipif(not MATH.is_dir(), reason=f"the math sets are not at {MATH}")
-def test_the_six_math_sets_are_read_and_scored(run):
-    names = ["addsub", "aqua", "gsm8k", "multiarith", "singleeq", "svamp"]
+def test_the_math_sets_are_read_and_scored(run):
+    names = ["aqua", "svamp"]
     found = evaluate_adapters([run], quiet, tasks=names, source=str(MATH), limit=1)
     assert [(score.task, score.n) for _, score in found.scores] == [(name, 1) for name in names]
 

@@ -91,7 +91,7 @@ def test_what_is_read_can_be_compared(text, protocol):
             assert found is None or own.agree(found, gold) in (True, False)
 
 
-@given(st.decimals(-10**9, 10**9, places=2))
+@given(st.decimals(-(10**9), 10**9, places=2))
 def test_a_declared_number_is_read_as_it_is(number):
     for shown in (f"{number:f}", f"{number:,f}"):
         found = NumberJudge().read(f"The answer is {shown}.", "strict")
@@ -119,7 +119,7 @@ def test_the_right_answer_says_which_judge(gold, kind):
 
 @pytest.mark.parametrize("gold", ["seven", "", "F", "nan", "inf", "1/2"])
 def test_a_right_answer_that_is_neither_is_refused(gold):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"number|convert"):
         judge(gold)
 
 

@@ -155,7 +155,7 @@ def _check(mask: "Tensor | None", width: int, cached: int, count: int) -> None:
     if mask.dim() != 2:
         raise ModelError("prompt-mask", "prompt needs a mask of (batch, length)", "use a dynamic cache")
     text = cached + width - (count if cached else 0)
-    if mask.shape[1] != text:
+    if text < mask.shape[1]:  # more than the text is in the cache where another prompt put it there
         raise ModelError(
             "prompt-cache",
             f"the mask covers {mask.shape[1]} tokens, the text and its cache hold {text}",
