@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from llmad import adapter_dir, checkpoint, data, pretrained, report, rows, run_dir, train
 from llmad.attachment import attach, disabled, parameters
@@ -59,6 +60,33 @@ Event = Prepared | train.Step | Scoring | Finished
 Observe = Callable[[Event], None]
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """Everything that a run needs before its first step."""
+
+    recipe: Recipe
+    task: Task
+    run: RunDir
+    rows: list[Row]
+    test_rows: list[Row]
+    found: checkpoint.Found | None
+    device: Accelerator
+    base: pretrained.Pretrained
+    encoded: data.Encoded
+    schedule: train.Schedule
+    adam: torch.optim.Optimizer
+
+    @property
+    def done(self) -> int:
+        """Steps that an earlier process has done."""
+        return self.found.step if self.found else 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a continuation must have in common with the run."""
+        return _identity(self.recipe, self.rows)
+
+
 def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, dry: bool = False) -> None:
     """Train what a recipe asks for and leave a run directory.
 
@@ -71,13 +99,28 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     Raises:
         LlmadError: of every kind; until training begins nothing is written.
     """
+    own = _set_up(recipe, resume)
+    observe(_prepared(own))
+    if dry:
+        return
+    cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
+    with run_dir.opened(own.run, recipe.model_dump(mode="json")), enough_memory(cure):
+        _train(own, observe)
+        adapter_dir.save(own.base.model, own.run.adapter, about=_about(own))
+        scores = _score_both(own, observe) if own.test_rows else {}
+        report.plot_loss(own.run.read_metrics(), own.run.path / "loss.png")
+        report.write_card(own.run.path / "README.md", recipe.model_dump(mode="json"), _facts(own), scores)
+    observe(Finished(own.run.path, scores))
+
+
+def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
+    """Rows before the model: what is wrong with them is told before anything heavy is loaded."""
     task = registry().task(recipe.task)
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
     examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed)
-    told = {**recipe.model_dump(mode="json"), "rows": rows.fingerprint(examples)}
     found = checkpoint.newest(run.checkpoints) if resume else None
     if found:
-        _check_same(told, found.recipe)
+        _check_same(_identity(recipe, examples), found.recipe)
     test_rows = _test_rows(recipe, task) if recipe.do_eval else []
 
     device = train.accelerator()
@@ -87,36 +130,27 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
         adapter_dir.load(base.model, found.path, trainable=True)
     else:
         attach(base.model, recipe.adapter)
-    own = dict(parameters(base.model))
+    adam = train.optimizer(dict(parameters(base.model)), recipe)
+    if found:
+        checkpoint.restore(adam, found.path)
 
     encoded = data.encode(examples, task.prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
     schedule = train.Schedule(recipe, tuple(len(example.ids) for example in encoded.examples), _rate(recipe))
-    adam = train.optimizer(own, recipe)
-    done = found.step if found else 0
-    if found:
-        checkpoint.restore(adam, found.path)
-    observe(_prepared(recipe, base, task, examples, encoded, schedule, done, found, device.device, run))
-    if dry:
-        return
+    return _Setup(recipe, task, run, examples, test_rows, found, device, base, encoded, schedule, adam)
 
-    cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
-    with run_dir.opened(run, recipe.model_dump(mode="json")), enough_memory(cure):
-        run.rewind(done)
-        for step in train.fit(
-            base.model, adam, schedule, encoded.examples, data.pad_token(base.tokenizer), device, done
-        ):
-            if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
-                run.log(step.describe())
-            if step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0):
-                _save_checkpoint(run, step.step, base.model, adam, told)
-            observe(step)
-        adapter_dir.save(base.model, run.adapter, about=_about(recipe, task))
-        scores = _score_both(run, recipe, base, task, test_rows, observe) if test_rows else {}
-        report.plot_loss(run.read_metrics(), run.path / "loss.png")
-        report.write_card(
-            run.path / "README.md", recipe.model_dump(mode="json"), _facts(base, encoded, schedule), scores
-        )
-    observe(Finished(run.path, scores))
+
+def _train(own: _Setup, observe: Observe) -> None:
+    """The steps that are left, with their metrics and checkpoints."""
+    recipe, run, model = own.recipe, own.run, own.base.model
+    run.rewind(own.done)
+    pad = data.pad_token(own.base.tokenizer)
+    for step in train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.done):
+        if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
+            run.log(step.describe())
+        if step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0):
+            run.checkpoints.mkdir(exist_ok=True)
+            checkpoint.save(run.checkpoints, step.step, model, own.adam, own.identity, recipe.save_total_limit)
+        observe(step)
 
 
 def _stem(recipe: Recipe) -> str:
@@ -149,74 +183,65 @@ def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
     return found[: recipe.max_eval_samples]
 
 
-def _about(recipe: Recipe, task: Task) -> dict[str, Any]:
-    prompt = {"prompt": asdict(task.prompt), "prompt_fingerprint": task.prompt.fingerprint()}
+def _identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:
+    return {**recipe.model_dump(mode="json"), "rows": rows.fingerprint(examples)}
+
+
+def _about(own: _Setup) -> dict[str, Any]:
+    """What the adapter directory records beyond the adapter."""
+    prompt = own.task.prompt
     return {
-        "backbone": recipe.backbone,
-        "task": task.name,
-        **prompt,
-        "recipe": recipe.model_dump(mode="json"),
+        "backbone": own.recipe.backbone,
+        "task": own.task.name,
+        "prompt": asdict(prompt),
+        "prompt_fingerprint": prompt.fingerprint(),
+        "recipe": own.recipe.model_dump(mode="json"),
     }
 
 
-def _save_checkpoint(run: RunDir, step: int, model: Any, adam: torch.optim.Optimizer, told: dict[str, Any]) -> None:
-    run.checkpoints.mkdir(exist_ok=True)
-    checkpoint.save(run.checkpoints, step, model, adam, told, told["save_total_limit"])
-
-
-def _prepared(
-    recipe: Recipe,
-    base: pretrained.Pretrained,
-    task: Task,
-    examples: list[Row],
-    encoded: data.Encoded,
-    schedule: train.Schedule,
-    done: int,
-    found: checkpoint.Found | None,
-    device: torch.device,
-    run: RunDir,
-) -> Prepared:
+def _prepared(own: _Setup) -> Prepared:
+    encoded, first = own.encoded, own.rows[0]
     return Prepared(
-        recipe=recipe,
-        plan=summary(base.model),
+        recipe=own.recipe,
+        plan=summary(own.base.model),
         rows=len(encoded.examples),
         left_out=encoded.left_out,
-        empty=sum(not row["output"].strip() for row in examples),
+        empty=sum(not row["output"].strip() for row in own.rows),
         tokens=encoded.tokens,
         trained_tokens=encoded.trained_tokens,
-        question=task.prompt.ask(examples[0]),
-        answer=task.prompt.answer(examples[0]),
-        end=base.tokenizer.eos_token,
-        steps=schedule.steps,
-        done=done,
-        skipped=found.skipped if found else (),
-        device=str(device),
-        learning_rate=schedule.peak,
-        output=run.path,
+        question=own.task.prompt.ask(first),
+        answer=own.task.prompt.answer(first),
+        end=own.base.tokenizer.eos_token,
+        steps=own.schedule.steps,
+        done=own.done,
+        skipped=own.found.skipped if own.found else (),
+        device=str(own.device.device),
+        learning_rate=own.schedule.peak,
+        output=own.run.path,
     )
 
 
-def _facts(base: pretrained.Pretrained, encoded: data.Encoded, schedule: train.Schedule) -> list[tuple[str, str]]:
-    made = summary(base.model)
+def _facts(own: _Setup) -> list[tuple[str, str]]:
+    """What the model card says."""
+    made, encoded = summary(own.base.model), own.encoded
     return [
         ("placement", made.roles),
         ("trained parameters", f"{made.trainable_parameters:,} ({made.share:.2%})"),
         ("rows", f"{len(encoded.examples):,}"),
         ("trained tokens", f"{encoded.trained_tokens:,} of {encoded.tokens:,}"),
-        ("steps", f"{schedule.steps:,}"),
-        ("learning rate", f"{schedule.peak:g}"),
+        ("steps", f"{own.schedule.steps:,}"),
+        ("learning rate", f"{own.schedule.peak:g}"),
         ("torch", torch.__version__),
     ]
 
 
-def _score_both(
-    run: RunDir, recipe: Recipe, base: pretrained.Pretrained, task: Task, chosen: list[Row], observe: Observe
-) -> dict[str, Score]:
+def _score_both(own: _Setup, observe: Observe) -> dict[str, Score]:
     """The base first, then the adapter, on the same rows with the same prompt."""
-    asked = Questions(task, chosen, task.prompt, "strict", recipe.per_device_eval_batch_size)
+    task, base, place = own.task, own.base, own.run.evaluation
+    asked = Questions(task, own.test_rows, task.prompt, "strict", own.recipe.per_device_eval_batch_size)
     with disabled(base.model):
-        before = ask(base, asked, "base", run.evaluation / f"base-{task.name}.jsonl", observe)
-    after = ask(base, asked, "adapter", run.evaluation / f"adapter-{task.name}.jsonl", observe)
+        before = ask(base, asked, "base", place / f"base-{task.name}.jsonl", observe)
+    after = ask(base, asked, "adapter", place / f"adapter-{task.name}.jsonl", observe)
     scores = {"base": before, "adapter": after}
-    write_json(run.evaluation / "scores.json", {who: found.describe() for who, found in scores.items()})
+    write_json(place / "scores.json", {who: found.describe() for who, found in scores.items()})
     return scores
