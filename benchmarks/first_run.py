@@ -40,8 +40,9 @@ def run(spec: str, seed: int) -> tuple[float, float, float]:
         began = time.perf_counter()
         subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True, capture_output=True)
         seconds = time.perf_counter() - began
-        scores = json.loads((output / "evaluation" / "scores.json").read_text())
-    return scores["base"]["accuracy"], scores["adapter"]["accuracy"], seconds
+        scores = json.loads((output / "evaluation" / "scores.json").read_text())["scores"]
+    accuracy = {score["who"]: score["accuracy"] for score in scores}
+    return accuracy["base"], accuracy["adapter"], seconds
 
 
 if __name__ == "__main__":

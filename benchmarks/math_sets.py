@@ -44,8 +44,9 @@ def line(backbone: str, output: Path, options: argparse.Namespace) -> str:
     seconds, printed = timed([*evaluate, "--limit", str(options.limit), "--batch-size", "128"])
     results = {result["task"]: result for result in json.loads(printed)["results"]}
     metrics: list[dict[str, Any]] = [json.loads(entry) for entry in (output / "metrics.jsonl").read_text().splitlines()]
-    cells = [f"{result['correct']} of {result['n']} ({result['unparsed']})" for result in map(results.get, TASKS) if result]
     losses = f"{metrics[0]['loss']:.2f} to {metrics[-1]['loss']:.2f}"
+    found = [results[task] for task in TASKS]
+    cells = [f"{result['correct']} of {result['n']} ({result['unparsed']})" for result in found]
     return f"| {Path(backbone).name} | {losses} | {' | '.join(cells)} | {train_seconds:.0f} | {seconds:.0f} |"
 
 

@@ -12,13 +12,12 @@ from llmad import adapter_dir, checkpoint, data, pretrained, report, rows, run_d
 from llmad.attachment import attach, disabled, parameters
 from llmad.errors import ResumeError, UsageError
 from llmad.evaluate import Score
-from llmad.files import write_json
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
-from llmad.scoring import Questions, Scoring, ask
+from llmad.scoring import SCORES, Questions, Scoring, ask, record
 from llmad.task import Row, Task
 
 # What may differ between a run and its continuation: how long it goes on, and what is only looked at.
@@ -241,7 +240,7 @@ def _score_both(own: _Setup, observe: Observe) -> dict[str, Score]:
     asked = Questions(task, own.test_rows, task.prompt, "strict", own.recipe.per_device_eval_batch_size)
     with disabled(base.model):
         before = ask(base, asked, "base", place / f"base-{task.name}.jsonl", observe)
-    after = ask(base, asked, "adapter", place / f"adapter-{task.name}.jsonl", observe)
-    scores = {"base": before, "adapter": after}
-    write_json(place / "scores.json", {who: found.describe() for who, found in scores.items()})
+    scores = {"base": before, "adapter": ask(base, asked, "adapter", place / f"{task.name}.jsonl", observe)}
+    for who, found in scores.items():
+        record(place / SCORES, who, asked.protocol, found)
     return scores

@@ -29,6 +29,7 @@ class Scoring:
 
 
 Observe = Callable[[Any], None]
+SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -93,26 +94,36 @@ def evaluate_adapters(
     adapters = {str(folder): _adapter_folder(folder) for folder in folders}
     abouts = {name: adapter_dir.read_about(folder) for name, folder in adapters.items()}
     name = _one_backbone(backbone, abouts)
-    work = [
-        (who, task, _limited(rows.rows(task, "test", source, limit or 200, 0), limit))
+    work = {
+        who: [
+            (task, _rows(task, source, limit), _prompt(about, task, adapters[who]))
+            for task in _tasks(tasks, about, who)
+        ]
         for who, about in abouts.items()
-        for task in _tasks(tasks, about, who)
-    ]
+    }
     places = _places(adapters, output)
     for place in places.values():
         check_writable(place)
-    base = pretrained.load(name, "auto", accelerator().device)
+    base = pretrained.load(name, _dtype(abouts), accelerator().device)
     scores: list[tuple[str, Score]] = []
     for who, folder in adapters.items():
         adapter_dir.load(base.model, folder)
-        own: dict[str, Score] = {}
-        for task, chosen in [(task, chosen) for owner, task, chosen in work if owner == who]:
-            asked = Questions(task, chosen, _prompt(abouts[who], task, folder), protocol, batch_size)
-            own[task.name] = ask(base, asked, who, places[who] / f"{task.name}.jsonl", observe)
-            scores.append((who, own[task.name]))
-        write_json(places[who] / "scores.json", {task: result.describe() for task, result in own.items()})
+        for task, chosen, prompt in work[who]:
+            asked = Questions(task, chosen, prompt, protocol, batch_size)
+            found = ask(base, asked, who, places[who] / f"{task.name}.jsonl", observe)
+            record(places[who] / SCORES, "adapter", protocol, found)
+            scores.append((who, found))
         detach(base.model)
     return Evaluation(name, protocol, scores)
+
+
+def record(path: Path, who: str, protocol: str, found: Score) -> None:
+    """Put a score into the list of a folder's scores, in place of an earlier one of the same kind."""
+    entry = {"who": who, "protocol": protocol, **found.describe()}
+    kept = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.exists() else []
+    same = ("who", "protocol", "task")
+    others = [score for score in kept if [score[key] for key in same] != [entry[key] for key in same]]
+    write_json(path, {"scores": [*others, entry]})
 
 
 def ask(base: Pretrained, asked: Questions, who: str, path: Path, observe: Observe) -> Score:
@@ -147,10 +158,10 @@ def _places(adapters: dict[str, Path], output: Path | None) -> dict[str, Path]:
     if output is None:
         return {who: _run_of(folder) / "evaluation" for who, folder in adapters.items()}
     if len(adapters) == 1:
-        return dict.fromkeys(adapters, output / "evaluation")
+        return dict.fromkeys(adapters, output)
     names = [_run_of(folder).resolve().name for folder in adapters.values()]
     alone = [name if names.count(name) == 1 else f"{number}-{name}" for number, name in enumerate(names, 1)]
-    return {who: output / name / "evaluation" for who, name in zip(adapters, alone, strict=True)}
+    return {who: output / name for who, name in zip(adapters, alone, strict=True)}
 
 
 def _prompt(about: dict[str, Any], task: Task, folder: Path) -> Prompt:
@@ -175,5 +186,11 @@ def _tasks(names: Sequence[str], about: dict[str, Any], who: str) -> list[Task]:
     return [registry().task(name) for name in names or [about["task"]]]
 
 
-def _limited(found: list[Row], limit: int | None) -> list[Row]:
-    return found[:limit] if limit else found
+def _rows(task: Task, source: str | None, limit: int | None) -> list[Row]:
+    return rows.rows(task, "test", source, limit or 200, 0)[:limit]
+
+
+def _dtype(abouts: dict[str, dict[str, Any]]) -> str:
+    """The dtype that the adapters were trained with; the base's own where they differ or do not say."""
+    dtypes = {str((about.get("recipe") or {}).get("dtype", "auto")) for about in abouts.values()}
+    return dtypes.pop() if len(dtypes) == 1 else "auto"

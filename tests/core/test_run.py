@@ -46,7 +46,7 @@ def test_a_run_leaves_every_file_that_is_documented(trained):
     adapter = {"adapter_config.json", "adapter_model.safetensors", "llmad.json"}
     assert found >= {"recipe.json", "metrics.jsonl", "loss.png", "README.md", "status.json", "evaluation/scores.json"}
     assert found >= {f"adapter/{name}" for name in adapter}
-    assert found >= {"evaluation/base-arithmetic.jsonl", "evaluation/adapter-arithmetic.jsonl"}
+    assert found >= {"evaluation/base-arithmetic.jsonl", "evaluation/arithmetic.jsonl"}
     checkpoint = adapter | {"optimizer.safetensors", "cursor.json", "manifest.json"}
     steps = ("step-00000002", "step-00000004")
     assert {name for name in found if "checkpoints" in name} == {
@@ -62,7 +62,7 @@ def test_metrics_have_a_line_a_logged_step(trained):
 
 
 def test_answers_have_a_line_a_row_with_the_documented_keys(trained):
-    lines = [json.loads(line) for line in (trained / "evaluation/adapter-arithmetic.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (trained / "evaluation/arithmetic.jsonl").read_text().splitlines()]
     assert [line["index"] for line in lines] == [0, 1, 2]
     keys = {"task", "index", "instruction", "output_pred", "prediction", "answer", "correct", "tokens"}
     assert all(line.keys() == keys for line in lines)

@@ -40,7 +40,15 @@ def test_answers_and_scores_go_to_the_run_directory(run):
     lines = (run / "evaluation" / "arithmetic.jsonl").read_text().splitlines()
     assert len(lines) == 2
     scores = json.loads((run / "evaluation" / "scores.json").read_text())
-    assert scores == {"arithmetic": found.scores[0][1].describe()}
+    assert scores["scores"] == [{"who": "adapter", "protocol": "strict", **found.scores[0][1].describe()}]
+
+
+def test_scores_of_another_protocol_or_model_stay(run):
+    before = json.loads((run / "evaluation" / "scores.json").read_text())["scores"]
+    evaluate_adapters([run], quiet, limit=2, protocol="paper")
+    after = json.loads((run / "evaluation" / "scores.json").read_text())["scores"]
+    assert after[: len(before)] == before
+    assert [score["protocol"] for score in after[len(before) :]] == ["paper"]
 
 
 def test_the_adapter_directory_stands_for_its_run(run):
@@ -50,11 +58,11 @@ def test_the_adapter_directory_stands_for_its_run(run):
 
 
 def test_the_adapter_scores_as_it_did_at_the_end_of_training(trained, tmp_path):
-    asked = [json.loads(line) for line in (trained / "evaluation/adapter-arithmetic.jsonl").read_text().splitlines()]
+    asked = [json.loads(line) for line in (trained / "evaluation/arithmetic.jsonl").read_text().splitlines()]
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps([{"instruction": row["instruction"], "answer": row["answer"]} for row in asked]))
     evaluate_adapters([trained], quiet, source=str(rows), output=tmp_path)
-    again = [json.loads(line) for line in (tmp_path / "evaluation" / "arithmetic.jsonl").read_text().splitlines()]
+    again = [json.loads(line) for line in (tmp_path / "arithmetic.jsonl").read_text().splitlines()]
     assert [row["output_pred"] for row in again] == [row["output_pred"] for row in asked]
 
 
@@ -72,7 +80,7 @@ def test_several_adapters_are_scored_on_one_base(two, monkeypatch):
 
 def test_several_adapters_do_not_overwrite_each_other_in_one_output(two, tmp_path):
     evaluate_adapters(two, quiet, limit=1, output=tmp_path / "out")
-    assert {path.parents[1].name for path in (tmp_path / "out").rglob("arithmetic.jsonl")} == {"run", "other"}
+    assert {path.parent.name for path in (tmp_path / "out").rglob("arithmetic.jsonl")} == {"run", "other"}
 
 
 def test_adapters_of_one_name_are_numbered_in_one_output(run, tmp_path):
