@@ -31,7 +31,8 @@ def page() -> Iterator[str]:
     """The lines of the page; built-in plugins only, whatever else is installed."""
     yield "# Reference\n\nGenerated from the code by `docs/generate.py`.\n\n## Adapter methods\n"
     for _, offer in built_in("adapter"):
-        yield f"### {offer.name}\n\n{offer.value.summary()} Default learning rate {offer.value.learning_rate:g}.\n"
+        method = offer.value
+        yield f"### {offer.name}\n\n{method.summary()} Learning rate {method.learning_rate:g}{falls(method)}.\n"
         yield from options(offer.value.model_fields)
     yield "## Backbones\n\n| name | what | weights | known shapes |\n|---|---|---|---|"
     for _, offer in built_in("backbone"):
@@ -76,6 +77,11 @@ def kind(annotation: Any) -> str:
     if get_args(annotation):
         return " or ".join(kind(part) for part in get_args(annotation) if part is not type(None))
     return str(annotation.__name__)
+
+
+def falls(method: Any) -> str:
+    """How the learning rate depends on the model."""
+    return " at width 4096, more at smaller widths" if method.rate_falls_with_width else ""
 
 
 def descriptions(model: Any) -> dict[str, str]:

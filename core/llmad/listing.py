@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llmad.registry import registry
+from llmad.registry import Offer, registry
 
 
 def list_adapters() -> list[dict[str, Any]]:
@@ -11,9 +11,7 @@ def list_adapters() -> list[dict[str, Any]]:
         {
             "name": name,
             "summary": offer.value.summary(),
-            "distribution": offer.distribution,
-            "version": offer.version,
-            "status": "ok" if name == offer.name else "conflict",
+            **_origin(name, offer),
             "sites": str(offer.value.model_fields["sites"].get_default()),
         }
         for name, offer in registry().offers("adapter")
@@ -29,9 +27,7 @@ def list_backbones() -> list[dict[str, Any]]:
             "model_types": list(offer.value.model_types),
             "shapes": list(offer.value.shapes),
             "weights": list(offer.value.folders),
-            "distribution": offer.distribution,
-            "version": offer.version,
-            "status": "ok" if name == offer.name else "conflict",
+            **_origin(name, offer),
         }
         for name, offer in registry().offers("backbone")
     ]
@@ -43,9 +39,7 @@ def list_tasks() -> list[dict[str, Any]]:
         {
             **offer.value.describe(),
             "name": name,
-            "distribution": offer.distribution,
-            "version": offer.version,
-            "status": "ok" if name == offer.name else "conflict",
+            **_origin(name, offer),
         }
         for name, offer in registry().offers("task")
     ]
@@ -65,3 +59,9 @@ def list_plugins() -> list[dict[str, Any]]:
         }
         for plugin in registry().plugins
     ]
+
+
+def _origin(name: str, offer: Offer) -> dict[str, str]:
+    """Where it comes from, and whether its bare name is its own."""
+    status = "ok" if name == offer.name else "conflict"
+    return {"distribution": offer.distribution, "version": offer.version, "status": status}

@@ -134,7 +134,8 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
         checkpoint.restore(adam, found.path)
 
     encoded = data.encode(examples, task.prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
-    schedule = train.Schedule(recipe, tuple(len(example.ids) for example in encoded.examples), _rate(recipe))
+    lengths = tuple(len(example.ids) for example in encoded.examples)
+    schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
     return _Setup(recipe, task, run, examples, test_rows, found, device, base, encoded, schedule, adam)
 
 
@@ -156,8 +157,8 @@ def _stem(recipe: Recipe) -> str:
     return f"{Path(recipe.backbone).name}-{recipe.adapter.partition('[')[0].replace(':', '-')}-{recipe.task}"
 
 
-def _rate(recipe: Recipe) -> float:
-    return recipe.learning_rate or parse_spec(recipe.adapter).learning_rate
+def _rate(recipe: Recipe, model: Any) -> float:
+    return recipe.learning_rate or parse_spec(recipe.adapter).rate(model.config.hidden_size)
 
 
 def _longest(recipe: Recipe, model: Any) -> int:

@@ -27,7 +27,8 @@ class AdapterSpec(BaseModel):
     Attributes:
         name: what users type.
         fits: the roles that the method can sit at.
-        learning_rate: what trains well by default; a recipe overrides it.
+        learning_rate: what trains well at a width of 4096; `rate` says what that means for a model.
+        rate_falls_with_width: False for a method that learns vectors (embeddings, factors) and not matrices.
         peft_type: the `peft_type` of a directory in PEFT's layout that the method reads, if any.
         sites: where the modules sit.
         layers: which layers; all where None.
@@ -37,7 +38,8 @@ class AdapterSpec(BaseModel):
 
     name: ClassVar[str]
     fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mlp", "block", "head", PATH_ROLE)
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-4
+    rate_falls_with_width: ClassVar[bool] = True
     peft_type: ClassVar[str] = ""
 
     sites: Sites
@@ -46,6 +48,13 @@ class AdapterSpec(BaseModel):
     def build(self, site: Site) -> AdapterModule:
         """Make the module for one site; with torch's global generator, so that a seed fixes the weights."""
         raise TypeError(f"{type(self).__name__} does not define build(self, site), asked for {site.label}")
+
+    def rate(self, width: int) -> float:
+        """The default learning rate for a model of this width; a recipe overrides it.
+
+        Adam's best rate for matrices falls as one over the width (Yang et al., 2022, arXiv 2203.03466, table 3).
+        """
+        return self.learning_rate * (4096 / width if self.rate_falls_with_width else 1)
 
     @classmethod
     def summary(cls) -> str:

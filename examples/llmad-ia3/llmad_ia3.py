@@ -19,6 +19,7 @@ class IA3(AdapterSpec):
 
     name = "ia3"
     learning_rate = 1e-2
+    rate_falls_with_width = False
     sites: Sites = Sites("attn.k", "attn.v", "mlp.down@before")
 
     def build(self, site: Site) -> AdapterModule:

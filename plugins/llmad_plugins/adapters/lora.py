@@ -27,7 +27,7 @@ class LoRA(AdapterSpec):
 
     name = "lora"
     fits: ClassVar[tuple[str, ...]] = tuple(role for role in AdapterSpec.fits if role not in ("attn", "mlp", "block"))
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-4
     peft_type: ClassVar[str] = "LORA"
 
     sites: Sites = Sites("attn.q", "attn.v")

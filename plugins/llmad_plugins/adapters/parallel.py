@@ -20,7 +20,7 @@ class Parallel(BottleneckOptions):
     """Bottleneck beside a place (He et al., 2021)."""
 
     name = "parallel"
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 1e-4
 
     sites: Sites = Sites("attn.q", "attn.k", "attn.v")
 

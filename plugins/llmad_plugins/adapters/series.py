@@ -20,7 +20,7 @@ class Series(BottleneckOptions):
     """Bottleneck after the attention and the MLP output (Houlsby et al., 2019)."""
 
     name = "series"
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 1e-4
 
     sites: Sites = Sites("attn.o", "mlp.down")
 
