@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train.json and one folder a set")
     parser.add_argument("--adapter", default="lora[sites=linear]", help="adapter spec")
     parser.add_argument("--limit", type=int, default=10_000, help="rows of each set")
+    parser.add_argument("--only", nargs="*", help="names of backbones: abacus, bloom, gptj, llama, opt")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).parents[1] / "examples" / "random_backbones.py"
@@ -32,7 +33,7 @@ def main() -> None:
         backbones = ["abacus", *sorted(str(path) for path in Path(folder).iterdir())]
         print(f"| backbone | loss, first to last | {' | '.join(TASKS)} | train s | evaluate s |")
         print("|---" * (len(TASKS) + 4) + "|")
-        for backbone in backbones:
+        for backbone in [name for name in backbones if not options.only or Path(name).name in options.only]:
             print(line(backbone, Path(folder) / "runs" / Path(backbone).name, options), flush=True)
 
 

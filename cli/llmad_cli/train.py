@@ -85,9 +85,16 @@ def _load(recipe: str | None, given: dict[str, Any], settings: list[str], folder
     if folder and not recipe:
         return load([read(folder / "recipe.json"), *command])
     layers: list[Layer] = [named, *command]
-    has_data = any("data" in layer for _, layer in layers) or any("task" in layer for _, layer in layers)
-    base = next(path for path in _built_in() if path.stem == ("data" if has_data else "default"))
-    return load([read(base), *layers])
+    return load([_defaults({key: value for _, layer in layers for key, value in layer.items()}), *layers])
+
+
+def _defaults(asked: dict[str, Any]) -> "Layer":
+    """The built-in recipe to start from: the one for rows of one's own, where data or another task is asked for."""
+    from llmad.recipe import read
+
+    default, data = (read(next(path for path in _built_in() if path.stem == stem)) for stem in ("default", "data"))
+    own_task = asked.get("task", default[1]["task"])
+    return default if asked.get("data") is None and own_task == default[1]["task"] else data
 
 
 def _named(recipe: str) -> "Layer":
