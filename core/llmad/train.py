@@ -140,19 +140,9 @@ def fit(
         torch.manual_seed(schedule.recipe.seed * 1_000_003 + step)  # dropout; a resumed run draws the same
         parts = [collate([examples[row] for row in rows], pad).to(device.device) for rows in row_numbers]
         trained = sum(int((part.labels[:, 1:] != IGNORED).sum()) for part in parts)
-        loss = 0.0
-        for part in parts:
-            share = answer_loss(model, part) / trained
-            device.backward(share)
-            loss += float(share.detach())
+        loss = sum(_backward(model, part, trained, device) for part in parts)
         norm = _clip(parameters, schedule.recipe.max_grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            numbers = sorted(row for rows in row_numbers for row in rows)
-            raise DivergedError(
-                "diverged",
-                f"step {step}: loss {loss}, gradient norm {norm}, rows {numbers[:8]}...",
-                "lower learning_rate",
-            )
+        _check_finite(step, loss, norm, row_numbers)
         for group in adam.param_groups:
             group["lr"] = schedule.learning_rate(step)
         adam.step()
@@ -169,6 +159,20 @@ def answer_loss(model: nn.Module, batch: Batch) -> Tensor:
     targets = batch.labels[:, 1:]
     learnt = targets != IGNORED
     return F.cross_entropy(logits[:, :-1][learnt].float(), targets[learnt], reduction="sum")
+
+
+def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator) -> float:
+    """Add one batch's gradients; its share of the step's mean loss over `trained` tokens."""
+    share = answer_loss(model, part) / trained
+    device.backward(share)
+    return float(share.detach())
+
+
+def _check_finite(step: int, loss: float, norm: float, row_numbers: Sequence[Sequence[int]]) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        numbers = sorted(row for rows in row_numbers for row in rows)
+        where = f"step {step}: loss {loss}, gradient norm {norm}, rows {numbers[:8]}..."
+        raise DivergedError("diverged", where, "lower learning_rate")
 
 
 def _clip(parameters: Sequence[nn.Parameter], limit: float) -> float:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ SPECS = ["lora[sites=linear,r=4]", "lora[sites=attn.q@before]", "series", "paral
 FRESH = """
 import json, sys
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 import llmad
 
@@ -27,7 +29,7 @@ for base in sys.argv[2:]:
         if job["base"] == base:
             llmad.load(model, job["adapter"])
             with torch.no_grad():
-                torch.save(model(torch.tensor(job["ids"])).logits, job["out"])
+                save_file({"logits": model(torch.tensor(job["ids"])).logits}, job["out"])
             llmad.detach(model)
 """
 
@@ -68,14 +70,14 @@ def test_a_fresh_process_computes_the_same(tiny, tmp_path, ids, logits, perturb,
             model = llmad.attach(tiny(architecture), spec)
             perturb(model)
             folder = llmad.save(model, tmp_path / f"{architecture}-{number}")
-            out = tmp_path / f"{architecture}-{number}.pt"
+            out = tmp_path / f"{architecture}-{number}.logits"
             jobs.append({"base": str(base), "adapter": str(folder), "ids": ids.tolist(), "out": str(out)})
-            torch.save(logits(model), out.with_suffix(".wanted"))
+            save_file({"logits": logits(model)}, out.with_suffix(".wanted"))
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     python(FRESH, str(tmp_path / "jobs.json"), *map(str, bases))
     for job in jobs:
-        wanted = torch.load(job["out"].replace(".pt", ".wanted"))
-        assert torch.equal(torch.load(job["out"]), wanted), job["adapter"]
+        found, wanted = load_file(job["out"]), load_file(Path(job["out"]).with_suffix(".wanted"))
+        assert torch.equal(found["logits"], wanted["logits"]), job["adapter"]
 
 
 def test_the_directory_holds_json_and_tensors_only(adapter):
