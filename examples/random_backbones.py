@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llmad.source import find
 
-WIDTH, LAYERS, HEADS, POSITIONS = 128, 4, 4, 2048
+WIDTH, LAYERS, HEADS, POSITIONS = 64, 2, 4, 2048
 CONFIGS = {
     "llama": {
         "hidden_size": WIDTH,
