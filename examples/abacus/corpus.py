@@ -5,8 +5,7 @@ Its documents teach apart what an adapter can later join:
 * equation lists: arithmetic, in symbols and now and then read out in words;
 * stories: everyday words, the direction in which a number moves, and the copying of numbers;
 * notebooks: a story beside equations that have nothing to do with it;
-* worksheets: questions without an answer;
-* answer keys: equations under the heading of answers, without a question;
+* worksheets: questions, and what would have to be worked out, in words; it never is;
 * number lists: names with numbers, said twice.
 
 The text is a function of the seed alone: `random.Random` draws everything, the same on every machine.
@@ -17,16 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from equations import LARGEST, SMALLEST, Equation, equations, held_out, solve, write
-from wording import (
-    NAMES,
-    NOTES,
-    OPERATIONS,
-    OUTCOMES,
-    QUESTIONS,
-    READINGS,
-    SCENES,
-    SLOTS,
-)
+from wording import NAMES, NOTES, OPERATIONS, OUTCOMES, QUESTIONS, READINGS, SCENES, SLOTS
 
 
 @dataclass(frozen=True)
@@ -47,12 +37,9 @@ class Writer:
         self.shown = {op: [e for e in equations(op) if not held_out(e)] for op in READINGS}
 
     def document(self) -> str:
-        """Return one document; the weights give arithmetic a little more than half of the tokens."""
-        kinds = (
-            *(self.equation_list, self.story, self.notebook),
-            *(self.worksheet, self.answer_key, self.number_list),
-        )
-        (write_one,) = self.rng.choices(kinds, weights=(32, 32, 15, 6, 10, 5))
+        """Return one document; the weights give about half of the tokens to equations."""
+        kinds = (self.equation_list, self.story, self.notebook, self.worksheet, self.number_list)
+        (write_one,) = self.rng.choices(kinds, weights=(34, 28, 16, 16, 6))
         return write_one()
 
     def equation_list(self) -> str:
@@ -72,14 +59,11 @@ class Writer:
         return "\n".join([story, *lines] if self.rng.random() < 0.7 else [*lines, story])
 
     def worksheet(self) -> str:
-        """Return a scene with a question that nobody answers."""
+        """Return a scene, a question and, where the answer belongs, its two numbers in words."""
         scene = self.scene()
-        return f"Question: {scene.text} {self.rng.choice(QUESTIONS).format(**scene.slots)}"
-
-    def answer_key(self) -> str:
-        """Return bare equations under the heading of answers; there are no questions to them."""
-        found = [self.equation() for _ in range(self.rng.randint(1, 4))]
-        return "\n".join(f"Answer: {write(equation)}{said_again(equation)}" for equation in found)
+        question = self.rng.choice(QUESTIONS)
+        text = f"Question: {scene.text} {question}\nAnswer: {self.reading(scene)}, not worked out."
+        return text.format(**scene.slots)
 
     def number_list(self) -> str:
         """Return names with numbers, then the same in another order."""
@@ -93,7 +77,7 @@ class Writer:
         return self.rng.randint(SMALLEST, LARGEST)
 
     def equation(self) -> Equation:
-        """Return an equation that is not held out; tables need fewer repetitions than sums."""
+        """Return an equation that is not held out; there are fewer products and quotients to learn."""
         (operation,) = self.rng.choices("+-*/", weights=(39, 33, 14, 14))
         return self.rng.choice(self.shown[operation])
 
@@ -109,7 +93,7 @@ class Writer:
         operation, a, b = equation
         reading = self.rng.choice(READINGS[operation]).format(a=a, b=b)
         before = f"{reading}: " if self.rng.random() < 0.2 else ""
-        after = said_again(equation) if self.rng.random() < 0.15 else ""
+        after = f" The answer is {solve(*equation)}." if self.rng.random() < 0.4 else ""
         return before + write(equation) + after
 
     def scene(self) -> Scene:
@@ -127,16 +111,14 @@ class Writer:
 
     def tell(self, scene: Scene) -> str:
         """Return the scene with its outcome and its numbers, in either order."""
-        reading = f"Notes: {self.rng.choice(READINGS[OPERATIONS[scene.kind]])}."
-        numbers = reading if self.rng.random() < 0.7 else self.rng.choice(NOTES)
+        numbers = f"Notes: {self.reading(scene)}." if self.rng.random() < 0.7 else self.rng.choice(NOTES)
         endings = [self.rng.choice(OUTCOMES[scene.kind]), numbers]
         self.rng.shuffle(endings)
         return " ".join([scene.text, *(ending.format(**scene.slots) for ending in endings)])
 
-
-def said_again(equation: Equation) -> str:
-    """Return the result of the equation as a sentence that follows it."""
-    return f" The answer is {solve(*equation)}."
+    def reading(self, scene: Scene) -> str:
+        """Return a template of words for the two numbers of a scene."""
+        return self.rng.choice(READINGS[OPERATIONS[scene.kind]])
 
 
 def documents(seed: int) -> Iterator[str]:

@@ -35,7 +35,7 @@ class Muon:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return about U V^T for matrices U S V^T of shape (count, rows, columns), by Newton-Schulz iterations."""
+    """Return about U V^T for U S V^T of shape (count, rows, columns), by Newton-Schulz iterations."""
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonal(matrices.mT).mT
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SHIPPED = Path(__file__).parents[2] / "plugins/llmad_plugins/data/abacus"
 SEED = 0
-STEPS = 2500
+STEPS = 2300
 BATCH, LENGTH = 16, 128
 LEARNING_RATE_MATRICES, LEARNING_RATE_REST = 0.02, 3e-3
 WARMUP, DECAY = 100, 0.5
@@ -63,7 +63,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def train_tokenizer() -> Tokenizer:
-    """Learn a byte-level BPE in which every digit is a token of its own and every text starts with `<bos>`."""
+    """Learn a byte-level BPE: every digit is a token of its own, every text starts with `<bos>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

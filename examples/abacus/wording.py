@@ -112,8 +112,8 @@ QUESTIONS = (
     "How many {things} are there?",
 )
 
-# Two numbers in words: a story ends in such words, a bare equation is read out in them. Which symbol belongs to
-# them is told beside equations only, never beside a story.
+# Two numbers in words: a story ends in such words, a bare equation is read out in them. Which symbol belongs
+# to them is told beside equations only, never beside a story.
 READINGS = {
     "+": ("{a} and {b} more", "{a} and {b} together"),
     "-": ("{a} without {b}", "{a} less {b}"),
