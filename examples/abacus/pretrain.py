@@ -21,7 +21,7 @@ from equations import LARGEST, SMALLEST, Equation, equations, held_out, write
 from muon import Muon
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SHIPPED = Path(__file__).parents[2] / "plugins/llmad_plugins/data/abacus"
 SEED = 0
@@ -146,6 +146,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     special = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048, **special)
     fast.save_pretrained(folder)
+    model.generation_config = GenerationConfig(pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS)
     model.save_pretrained(folder)
 
 
