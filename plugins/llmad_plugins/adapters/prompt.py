@@ -28,7 +28,7 @@ class Prompt(AdapterSpec):
 
     name = "prompt"
     fits: ClassVar[tuple[str, ...]] = ("model",)
-    learning_rate: ClassVar[float] = 3e-2
+    learning_rate: ClassVar[float] = 1e-2
     rate_falls_with_width: ClassVar[bool] = False
     peft_type: ClassVar[str] = "PROMPT_TUNING"
 
