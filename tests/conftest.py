@@ -17,12 +17,20 @@ from torch import nn
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPTJConfig,
     GPTJForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from llmad.registry import registry
@@ -34,12 +42,25 @@ settings.load_profile("llmad")
 VOCABULARY = 97
 ARCHITECTURES = ("llama", "bloom", "opt", "opt-350m", "gptj")
 _IDS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_DROPS = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def _grouped(layers: int) -> dict[str, int]:
+    """Sizes of the LLaMA kind, with two query heads to a head of k and v."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers}
+    return {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
 def _llama(layers: int) -> nn.Module:
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers}
-    return LlamaForCausalLM(LlamaConfig(**_IDS, **sizes, **heads))
+    return LlamaForCausalLM(LlamaConfig(**_IDS, **_grouped(layers)))
+
+
+def _qwen2(layers: int) -> nn.Module:
+    return Qwen2ForCausalLM(Qwen2Config(**_IDS, **_grouped(layers)))
+
+
+def _phi3(layers: int) -> nn.Module:
+    return Phi3ForCausalLM(Phi3Config(**_IDS, **_grouped(layers)))
 
 
 def _bloom(layers: int) -> nn.Module:
@@ -59,8 +80,16 @@ def _opt_350m(layers: int) -> nn.Module:
 
 def _gptj(layers: int) -> nn.Module:
     sizes = {"n_embd": 32, "n_layer": layers, "n_head": 4, "rotary_dim": 4, "n_positions": 128}
-    drops = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return GPTJForCausalLM(GPTJConfig(**_IDS, **sizes, **drops, tie_word_embeddings=False))
+    return GPTJForCausalLM(GPTJConfig(**_IDS, **sizes, **_DROPS, tie_word_embeddings=False))
+
+
+def _gpt2(layers: int) -> nn.Module:
+    return GPT2LMHeadModel(GPT2Config(**_IDS, **_DROPS, n_embd=32, n_layer=layers, n_head=4, n_positions=128))
+
+
+def _gpt_neox(layers: int) -> nn.Module:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**_IDS, **sizes))
 
 
 _MAKERS: dict[str, Callable[[int], nn.Module]] = {
@@ -69,6 +98,10 @@ _MAKERS: dict[str, Callable[[int], nn.Module]] = {
     "opt": _opt,
     "opt-350m": _opt_350m,
     "gptj": _gptj,
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "phi3": _phi3,
+    "qwen2": _qwen2,
 }
 
 
@@ -120,6 +153,32 @@ def logits(ids: torch.Tensor) -> Callable[[nn.Module], torch.Tensor]:
         return model(ids).logits.clone()
 
     return logits
+
+
+@pytest.fixture
+def heads(ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], dict[str, torch.Tensor]]:
+    """The q, k and v, (2, 7, width) each, that the first block's attention computes with: the model's own parting.
+
+    Where a model rotates its heads they are rotated, which leaves the first position as it was.
+    """
+
+    @torch.no_grad()
+    def heads(model: nn.Module) -> dict[str, torch.Tensor]:
+        seen: list[dict[str, torch.Tensor]] = []
+        code = sys.modules[type(model).__module__]
+        attend = code.eager_attention_forward
+
+        def look(module: nn.Module, *states: torch.Tensor, **options: Any) -> Any:
+            seen.append({role: state.transpose(1, 2).flatten(2) for role, state in zip("qkv", states, strict=False)})
+            return attend(module, *states, **options)
+
+        model.set_attn_implementation("eager")
+        with monkeypatch.context() as patched:
+            patched.setattr(code, "eager_attention_forward", look)
+            model(ids)
+        return seen[0]
+
+    return heads
 
 
 @pytest.fixture

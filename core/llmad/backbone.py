@@ -12,20 +12,30 @@ from llmad.site import Rows
 class Fused:
     """A role that is some of the output rows of a fused linear.
 
-    The output is read as blocks of `of` equal parts, and the role is part number `part` of each block. `blocks` is
-    the name of the config attribute that counts the blocks (`num_attention_heads` in BLOOM); one block where empty.
+    The output is read as blocks of parts that follow one another, and the role is part number `part` of each block.
+    `shares` says how wide the parts are, one to another: an entry is a number, or the name of the config attribute
+    that holds it (`num_key_value_heads` for the k and v of a model whose queries share them). `blocks` is the name of
+    the config attribute that counts the blocks (`num_attention_heads` in BLOOM); one block where empty.
     """
 
     path: str
     part: int
-    of: int
+    shares: tuple[int | str, ...] = (1, 1, 1)
     blocks: str = ""
 
     def rows(self, config: Any, out_features: int) -> Rows:
-        """The rows in a linear of `out_features` outputs."""
+        """The rows in a linear of `out_features` outputs.
+
+        Raises:
+            ValueError: the outputs cannot be parted like that.
+        """
         groups = getattr(config, self.blocks) if self.blocks else 1
-        length = out_features // (groups * self.of)
-        return Rows(groups, stride=length * self.of, start=length * self.part, length=length)
+        shares = [getattr(config, share) if isinstance(share, str) else share for share in self.shares]
+        unit, rest = divmod(out_features, groups * sum(shares))
+        if rest:
+            parts = ":".join(map(str, shares))
+            raise ValueError(f"{self.path}: {out_features} outputs are not {groups} x parts of {parts}")
+        return Rows(groups, unit * sum(shares), start=unit * sum(shares[: self.part]), length=unit * shares[self.part])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ def _shape(width: int, layers: int, heads: int) -> dict[str, Any]:
 
 def _third(part: int) -> Fused:
     """One part of three in each head's block of rows."""
-    return Fused("self_attention.query_key_value", part, of=3, blocks="num_attention_heads")
+    return Fused("self_attention.query_key_value", part, blocks="num_attention_heads")
 
 
 BLOOM = Backbone(
