@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmad.adapter_dir import load, save
-    from llmad.attachment import activate, attach, detach, disabled, parameters
+    from llmad.attachment import activate, attach, detach, disabled, parameters, per_row
     from llmad.backbone import Backbone, Fused
     from llmad.errors import DataError, LlmadError, ModelError, UsageError
     from llmad.hookspecs import hookimpl
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmad.match import sites
     from llmad.merging import merge
     from llmad.module import AdapterModule
+    from llmad.preset import Preset
     from llmad.registry import parse_spec
     from llmad.selector import Sites
     from llmad.site import Rows, Site
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "adapter_dir": ("load", "save"),
-    "attachment": ("activate", "attach", "detach", "disabled", "parameters"),
+    "attachment": ("activate", "attach", "detach", "disabled", "parameters", "per_row"),
     "backbone": ("Backbone", "Fused"),
     "errors": ("DataError", "LlmadError", "ModelError", "UsageError"),
     "hookspecs": ("hookimpl",),
@@ -32,6 +33,7 @@ _HOME = {
     "match": ("sites",),
     "merging": ("merge",),
     "module": ("AdapterModule",),
+    "preset": ("Preset",),
     "registry": ("parse_spec",),
     "selector": ("Sites",),
     "site": ("Rows", "Site"),
@@ -41,9 +43,9 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022  the order in which a reader meets them
-    "attach", "detach", "activate", "disabled", "merge", "save", "load", "sites", "parameters",
+    "attach", "detach", "activate", "disabled", "per_row", "merge", "save", "load", "sites", "parameters",
     "parse_spec", "list_adapters", "list_backbones", "list_tasks",
-    "AdapterSpec", "AdapterModule", "Site", "Rows", "Sites", "Backbone", "Fused",
+    "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused",
     "Task", "Prompt", "Judge", "Split", "hookimpl",
     "LlmadError", "UsageError", "DataError", "ModelError",
 ]  # fmt: skip

@@ -43,8 +43,7 @@ def save(model: nn.Module, path: str | Path, name: str = "default", about: Mappi
         StorageError: the directory cannot be written.
     """
     own, folder = attached(model, name), Path(path)
-    tensors = [(site, _tensors(module)) for site, module in own.modules.items()]
-    config, named = own.spec.export(tensors)
+    config, named = own.spec.export(_tensors(own.modules))
     origin = registry().origin(type(own.spec))
     record = {
         "format": FORMAT,
@@ -122,9 +121,23 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _tensors(module: AdapterModule) -> Tensors:
-    """A copy on the CPU, which shares no memory: safetensors refuses tensors that do."""
-    return {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
+def _tensors(modules: Mapping[Site, AdapterModule]) -> list[tuple[Site, Tensors]]:
+    """Copies on the CPU, which share no memory: safetensors refuses tensors that do."""
+    return [
+        (site, {key: tensor.detach().cpu().contiguous().clone() for key, tensor in own.items()})
+        for site, own in _owned(modules).items()
+    ]
+
+
+def _owned(modules: Mapping[Site, AdapterModule]) -> dict[Site, Tensors]:
+    """The tensors of each module; one that several share belongs to the first."""
+    seen: set[int] = set()
+    owned: dict[Site, Tensors] = {}
+    for site, module in modules.items():
+        state = module.state_dict(keep_vars=True)
+        owned[site] = {key: tensor for key, tensor in state.items() if id(tensor) not in seen}
+        seen.update(map(id, state.values()))
+    return owned
 
 
 def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
@@ -135,7 +148,7 @@ def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
         if not about:
             return _foreign_spec(folder)
         name = f"{distribution}:{about['method']}" if distribution else about["method"]
-        return registry().adapter(name).read(about["options"])
+        return registry().adapter(name, about["options"])
     except LlmadError as error:
         wanted = f" (it was written with {distribution} {origin.get('version')})" if distribution else ""
         raise ModelError(error.code, f"{folder}: {error}{wanted}", error.hint) from None
@@ -143,13 +156,10 @@ def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
 
 def _foreign_spec(folder: Path) -> AdapterSpec:
     config = _read_json(folder / CONFIG)
-    kind = str(config.get("peft_type"))
-    offers = reversed(list(registry().offers("adapter")))  # the built-ins come first, and are not shadowed
-    readers = {offer.value.peft_type: offer.value for _, offer in offers if offer.value.peft_type}
-    if kind not in readers:
-        raise ModelError("foreign-adapter", f"{CONFIG} has peft_type {kind!r}", nearest(kind, list(readers)))
-    spec: AdapterSpec = readers[kind].from_peft(config)
-    return spec
+    for method in registry().methods():  # the built-ins come first, and are not shadowed
+        if method.reads_peft(config):
+            return method.from_peft(config)
+    raise ModelError("foreign-adapter", f"no method reads {CONFIG} of peft_type {config.get('peft_type')!r}")
 
 
 def _check_fit(model: nn.Module, spec: AdapterSpec, folder: Path) -> None:
@@ -199,19 +209,18 @@ def _fill(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensor
         given = spec.restore(list(modules), tensors)
     except (LookupError, RuntimeError, ValueError) as error:
         raise ModelError("broken-adapter", f"{folder / WEIGHTS} is no {spec.name} of these sites: {error}") from None
-    for site, module in modules.items():
-        wanted = module.state_dict()
+    for site, wanted in _owned(modules).items():
         for key, tensor in wanted.items():
             _check_tensor(f"{folder / WEIGHTS}: {site.label}:{key}", given[site].get(key), tensor)
         if extra := sorted(given[site].keys() - wanted.keys()):
             raise ModelError("extra-tensor", f"{folder / WEIGHTS}: {site.label}:{extra[0]} has no place")
-        module.load_state_dict(given[site])
+        modules[site].load_state_dict(given[site], strict=False)  # a shared tensor is another site's to load
     _check_nothing_lost(modules, spec, tensors, folder / WEIGHTS)
 
 
 def _check_nothing_lost(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, where: Path) -> None:
     """What would be written now must be what was read: no name, no row and no number fell by the way."""
-    _, again = spec.export([(site, _tensors(module)) for site, module in modules.items()])
+    _, again = spec.export(_tensors(modules))
     if strangers := sorted(tensors.keys() - again.keys()):
         raise ModelError("extra-tensor", f"{where}: {strangers[0]} has no place", nearest(strangers[0], list(again)))
     for key, tensor in tensors.items():

@@ -6,14 +6,15 @@ change, so a failed call leaves the model as it was; `detach` gives the base bac
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import nn
 
 from llmad import host
+from llmad.composition import Names, Stage, by_row, stack
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.match import select
 from llmad.module import AdapterModule
@@ -40,7 +41,7 @@ class State:
     """
 
     adapters: dict[str, Attached] = field(default_factory=dict)
-    active: list[str] = field(default_factory=list)
+    active: list[Stage] = field(default_factory=list)
     trainable: dict[str, bool] = field(default_factory=dict)
 
 
@@ -81,8 +82,17 @@ def plan(model: nn.Module, spec: AdapterSpec, name: str) -> list[Site]:
 
 
 def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[Site, AdapterModule]:
-    """Make the modules, each on its host's device; nothing is attached yet."""
-    return {site: _build(spec, site, model.get_submodule(site.path)) for site in chosen}
+    """Make the modules, each on its host's device; nothing is attached yet.
+
+    Weights are drawn on the CPU wherever the base lives, so that a seed means the same weights everywhere.
+    """
+    hosts = {site: model.get_submodule(site.path) for site in chosen}
+    devices = {site: _device(module) for site, module in hosts.items()}
+    with torch.device("meta" if any(device.type == "meta" for device in devices.values()) else "cpu"):
+        modules = spec.assemble(chosen)
+        for site in chosen:
+            _place(spec, modules.get(site), site, hosts[site], devices[site])
+    return modules
 
 
 def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule], name: str) -> nn.Module:
@@ -93,7 +103,7 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
         model.requires_grad_(False)
         setattr(model, _STATE, own)
     own.adapters[name] = Attached(spec, modules)
-    own.active.append(name)
+    own.active.append(Stage((name,)))
     for site, module in modules.items():
         host.mount(model.get_submodule(site.path), name, site, module, own.active)
     return model
@@ -108,8 +118,7 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
     attached(model, name)
     own = state(model)
     removed = own.adapters.pop(name)
-    if name in own.active:
-        own.active.remove(name)
+    own.active[:] = _without(own.active, name)
     for path in {site.path for site in removed.modules}:
         host.unmount(model.get_submodule(path), name)
     if not own.adapters:
@@ -122,27 +131,66 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
 def activate(model: nn.Module, *names: str) -> nn.Module:
     """Make exactly these adapters active, composed in this order: the first is nearest to the base.
 
+    Args:
+        model: the model that has the adapters.
+        names: each an adapter, or a sum `a+b` of adapters that act side by side.
+
     Raises:
-        UsageError: no adapter has one of the names, or a name stands twice.
+        UsageError: no adapter has one of the names, a name stands twice, or an adapter cannot stand beside another.
     """
-    for name in names:
-        attached(model, name)
-    if len(set(names)) < len(names):
-        raise UsageError("name-twice", f"an adapter stands twice in {', '.join(names)}")
-    state(model).active[:] = names
+    state(model).active[:] = _checked(model, stack(names))
     return model
 
 
-@contextmanager
-def disabled(model: nn.Module) -> Iterator[nn.Module]:
+def disabled(model: nn.Module) -> AbstractContextManager[nn.Module]:
     """Within the block the model is its base."""
-    active = state(model).active
-    before = list(active)
-    active.clear()
+    return _within(model, [])
+
+
+def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[nn.Module]:
+    """Within the block each row of a batch has the adapters given for it; the base computes all rows at once.
+
+    Args:
+        model: the model that has the adapters.
+        rows: for each row an adapter or a sum `a+b`, a list of them for a stack, or None for the base.
+
+    Raises:
+        UsageError: no adapter has one of the names, a name stands twice, or an adapter cannot stand beside another.
+    """
+    return _within(model, _checked(model, by_row(rows)))
+
+
+@contextmanager
+def _within(model: nn.Module, stages: list[Stage]) -> Iterator[nn.Module]:
+    """Other stages for a while; an adapter that is attached meanwhile is active afterwards."""
+    active, adapters = state(model).active, state(model).adapters
+    before, known = list(active), set(adapters)
+    active[:] = stages
     try:
         yield model
     finally:
-        active[:] = [name for name in dict.fromkeys((*before, *active)) if name in state(model).adapters]
+        active[:] = before + [stage for stage in active if not known.issuperset(stage.names)]
+        for name in known - adapters.keys():
+            active[:] = _without(active, name)
+
+
+def _without(stages: list[Stage], name: str) -> list[Stage]:
+    """The stages without an adapter."""
+    left = (replace(stage, names=tuple(other for other in stage.names if other != name)) for stage in stages)
+    return [stage for stage in left if stage.names]
+
+
+def _checked(model: nn.Module, stages: list[Stage]) -> list[Stage]:
+    for stage in stages:
+        for name in stage.names:
+            modules = attached(model, name).modules.values()
+            if len(stage.names) > 1 and any(module.whole_call for module in modules):
+                raise UsageError(
+                    "not-beside",
+                    f"adapter {name!r} acts on the whole model and cannot stand beside another",
+                    "stack it instead",
+                )
+    return stages
 
 
 def parameters(model: nn.Module, name: str = "default") -> Iterator[tuple[str, nn.Parameter]]:
@@ -176,17 +224,13 @@ def state(model: nn.Module) -> State:
     return cast(State, getattr(model, _STATE, None) or State())
 
 
-def _build(spec: AdapterSpec, site: Site, module: nn.Module) -> AdapterModule:
-    device = _device(module)
-    # Drawn on the CPU wherever the base lives, so that a seed means the same weights everywhere.
-    with torch.device("meta" if device.type == "meta" else "cpu"):
-        adapter = spec.build(site)
-    if not isinstance(adapter, AdapterModule):
-        raise ModelError("bad-plugin", f"{spec.name} built {type(adapter).__name__}, not an AdapterModule")
-    vars(adapter)["host"] = module  # past nn.Module's own bookkeeping: the host is no part of the adapter
-    adapter.to(device)
-    adapter.begin()
-    return adapter.train(module.training)
+def _place(spec: AdapterSpec, module: AdapterModule | None, site: Site, host: nn.Module, device: torch.device) -> None:
+    """Tell a module where it sits; past torch's own bookkeeping, so that the host is no part of it."""
+    if not isinstance(module, AdapterModule):
+        raise ModelError("bad-plugin", f"{spec.name} built {type(module).__name__}, not an AdapterModule")
+    vars(module).update(site=site, host=host)
+    module.to(device).begin()
+    module.to(device).train(host.training)  # again: `begin` may have made parameters
 
 
 def _device(module: nn.Module) -> torch.device:

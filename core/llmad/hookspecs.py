@@ -7,6 +7,7 @@ import torch. Nothing depends on the order in which plugins are called.
 import pluggy
 
 from llmad.backbone import Backbone
+from llmad.preset import Preset
 from llmad.spec import AdapterSpec
 from llmad.task import Task
 
@@ -18,8 +19,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def llmad_adapters() -> list[type[AdapterSpec]]:
-    """The adapter methods that the plugin brings: their spec classes."""
+def llmad_adapters() -> list[type[AdapterSpec] | Preset]:
+    """The adapter methods that the plugin brings, as their spec classes, and the presets."""
     return []
 
 

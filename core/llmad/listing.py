@@ -2,17 +2,19 @@
 
 from typing import Any
 
+from llmad.preset import Preset
 from llmad.registry import Offer, registry
 
 
 def list_adapters() -> list[dict[str, Any]]:
-    """Every adapter method: name, summary, where it comes from, whether its bare name is its own."""
+    """Every adapter method and preset: name, summary, where it comes from, whether its bare name is its own."""
     return [
         {
             "name": name,
             "summary": offer.value.summary(),
             **_origin(name, offer),
-            "sites": str(offer.value.model_fields["sites"].get_default()),
+            "preset": offer.value.spec if isinstance(offer.value, Preset) else "",
+            "sites": str(registry().adapter(offer.full_name, {}).sites),
         }
         for name, offer in registry().offers("adapter")
     ]

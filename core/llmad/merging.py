@@ -1,5 +1,7 @@
 """Merging: fold an adapter that is linear into the weights, or say why that cannot be."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -7,8 +9,7 @@ from llmad.attachment import Attached, attached, detach, state
 from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
 from llmad.site import Site
-
-_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+from llmad.weights import fault, transposed
 
 
 def merge(model: nn.Module, name: str = "default") -> nn.Module:
@@ -31,33 +32,24 @@ def merge(model: nn.Module, name: str = "default") -> nn.Module:
 
 
 def _check_order(model: nn.Module, name: str, own: Attached) -> None:
-    """What is folded in acts before everything that stays, so nothing may act before it at the same place."""
-    adapters, active = state(model).adapters, state(model).active
+    """What is folded in acts before everything that stays, so nothing may act before it or beside it at its places."""
+    adapters, stages = state(model).adapters, state(model).active
+    place = next((place for place, stage in enumerate(stages) if name in stage.names), len(stages) - 1)
     paths = {site.path for site in own.modules}
-    for other in active[: active.index(name)] if name in active else active:
-        if paths & {site.path for site in adapters[other].modules}:
-            raise ModelError(
-                "not-mergeable",
-                f"adapter {other!r} acts before {name!r} at the same places",
-                f"merge {other!r} first",
-            )
+    for stage in stages[: place + 1]:
+        if stage.rows is not None:
+            raise ModelError("not-mergeable", "the rows of a batch have adapters of their own", "leave per_row first")
+        for other in stage.names:
+            if other != name and paths & {site.path for site in adapters[other].modules}:
+                raise ModelError(
+                    "not-mergeable",
+                    f"adapter {other!r} acts before {name!r} or beside it at the same places",
+                    f"merge {other!r} first, or activate {name!r} alone",
+                )
 
 
 def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, shared: set[int]) -> None:
-    weight = getattr(model.get_submodule(site.path), "weight", None)
-    reason = ""
-    if not mergeable(module):
-        reason = f"{type(module).__name__} is not a linear update of a weight"
-    elif not site.linear or not isinstance(weight, Tensor) or weight.dim() != 2:
-        reason = "the place is no linear map"
-    elif weight.dtype not in _PLAIN:
-        reason = "its weight is quantised"
-    elif weight.device.type == "meta":
-        reason = "its weight is not in memory"
-    elif weight.data_ptr() in shared:
-        reason = "its weight is tied to another module's"
-    elif not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
-        reason = "the adapter holds values that are not finite"
+    reason = _fault(model.get_submodule(site.path), site, module, shared)
     if reason:
         raise ModelError(
             "not-mergeable",
@@ -66,17 +58,32 @@ def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, share
         )
 
 
+def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]) -> str:
+    """Why a module cannot be folded in; empty where it can."""
+    if not mergeable(module):
+        return f"{type(module).__name__} is not a linear update of a weight"
+    if reason := fault(place, site):
+        return reason
+    weight = place.get_parameter("weight")
+    if weight.device.type == "meta":
+        return "its weight is not in memory"
+    if weight.data_ptr() in shared:
+        return "its weight is tied to another module's"
+    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+        return "the adapter holds values that are not finite"
+    return ""
+
+
 @torch.no_grad()
-def _fold(host: nn.Module, site: Site, module: AdapterModule) -> None:
-    weight = host.weight
-    assert isinstance(weight, Tensor)
-    transposed = hasattr(host, "nf")  # transformers' Conv1D keeps (in, out)
+def _fold(place: nn.Module, site: Site, module: AdapterModule) -> None:
+    weight, bias = place.get_parameter("weight"), cast(Tensor | None, getattr(place, "bias", None))
     wide = torch.promote_types(weight.dtype, torch.float32)
-    matrix = (weight.T if transposed else weight).to(wide, copy=True)  # (out_features, in_features)
-    update = module.delta().to(matrix)
+    matrix = weight.T if transposed(place) else weight  # (out_features, in_features), a view
     rows = site.rows.index() if site.rows else slice(None)
-    matrix[rows] += matrix[rows] @ update if site.before else update
-    weight.copy_(matrix.T if transposed else matrix)
+    new_weight, new_bias = module.fold(matrix[rows].to(wide), None if bias is None else bias[rows].to(wide))
+    matrix[rows] = new_weight.to(weight.dtype)
+    if bias is not None and new_bias is not None:
+        bias[rows] = new_bias.to(bias.dtype)
 
 
 def _shared_storage(model: nn.Module) -> set[int]:

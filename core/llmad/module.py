@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from llmad.site import Site
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -28,11 +30,14 @@ class AdapterModule(_Module):
 
     Attributes:
         whole_call: True for a module that needs more than the hidden states: `forward(self, base, **call)` then
-            gets every argument of the call by name, and returns the place's whole output.
+            gets every argument of the call by name, and `rows`: which rows of the batch it is for, (batch,) of bool, or
+            None for all. It returns the place's whole output.
+        site: where the module sits.
         host: the module at the site. It is not a submodule: it is neither saved, moved nor trained from here.
     """
 
     whole_call: ClassVar[bool] = False
+    site: Site
     host: "nn.Module"
 
     def __new__(cls, *_: Any, **__: Any) -> "AdapterModule":
@@ -41,9 +46,33 @@ class AdapterModule(_Module):
         return instance
 
     def begin(self) -> None:
-        """Initialise what depends on the base, once, when `host` is known; by default nothing."""
+        """Finish what depends on the base, once, when `site` and `host` are known; by default nothing."""
 
-    if TYPE_CHECKING:  # optional: a module that has it can be merged
+    def host_weight(self) -> "Tensor":
+        """The weight of the place, (out_features, in_features): a fused linear's own rows, in the base's dtype.
+
+        Raises:
+            ModelError: the place has no plain weight.
+        """
+        from llmad.weights import weight
+
+        return weight(self.host, self.site)
+
+    def host_bias(self) -> "Tensor | None":
+        """The bias of the place, (out_features,): a fused linear's own rows; None where it has none."""
+        from llmad.weights import bias
+
+        return bias(self.host, self.site)
+
+    def fold(self, weight: "Tensor", bias: "Tensor | None") -> "tuple[Tensor, Tensor | None]":
+        """The weight and bias that do alone what the place and the module do together; used to merge.
+
+        By default `delta` is added; a module that is linear in another way overrides this.
+        """
+        update = self.delta().to(weight)
+        return weight + (weight @ update if self.site.before else update), bias
+
+    if TYPE_CHECKING:  # optional: a module that has it, or a `fold` of its own, can be merged
 
         def delta(self) -> Tensor:
             """The update of the weight, (out_features, in_features): the module adds `x @ delta.T`."""
@@ -75,5 +104,5 @@ def _torch_class(cls: type) -> type:
 
 
 def mergeable(module: AdapterModule) -> bool:
-    """Whether the module says what it adds to the weight."""
-    return callable(getattr(module, "delta", None))
+    """Whether the module says what it makes of the weight."""
+    return callable(getattr(module, "delta", None)) or type(module).fold is not AdapterModule.fold

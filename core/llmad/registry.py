@@ -4,7 +4,7 @@ A plugin that breaks is reported and left out; it stops nothing but a run that n
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -15,6 +15,7 @@ import pluggy
 from llmad import hookspecs
 from llmad.backbone import Backbone
 from llmad.errors import LlmadError, ModelError, UsageError, nearest
+from llmad.preset import Preset
 from llmad.spec import AdapterSpec, split_spec
 from llmad.task import Task
 
@@ -24,8 +25,8 @@ ALLOW_LIST = "LLMAD_PLUGINS"
 _HOOKS: dict[str, tuple[Kind, Callable[[Any], bool], str]] = {
     "llmad_adapters": (
         "adapter",
-        lambda offer: isinstance(offer, type) and issubclass(offer, AdapterSpec) and offer is not AdapterSpec,
-        "an AdapterSpec class",
+        lambda offer: isinstance(offer, Preset) or _is_method(offer),
+        "an AdapterSpec class or a Preset",
     ),
     "llmad_backbones": ("backbone", lambda offer: isinstance(offer, Backbone), "a Backbone"),
     "llmad_tasks": ("task", lambda offer: isinstance(offer, Task), "a Task"),
@@ -114,10 +115,18 @@ class Registry:
                 )
         raise UsageError(f"unknown-{kind}", f"there is no {kind} {name!r}", nearest(name, list(offers)))
 
-    def adapter(self, name: str) -> type[AdapterSpec]:
-        """The spec class of that name."""
-        spec: type[AdapterSpec] = self.get("adapter", name).value
+    def adapter(self, name: str, options: Mapping[str, Any]) -> AdapterSpec:
+        """The spec of a method or a preset of that name, with these options."""
+        found = self.get("adapter", name).value
+        if isinstance(found, Preset):
+            method, preset = split_spec(found.spec)
+            return self.adapter(method, {**preset, **options})
+        spec: AdapterSpec = found.read(options)
         return spec
+
+    def methods(self) -> list[type[AdapterSpec]]:
+        """Every adapter method."""
+        return [offer.value for _, offer in self.offers("adapter") if not isinstance(offer.value, Preset)]
 
     def task(self, name: str) -> Task:
         """The task of that name; capitals do not matter."""
@@ -168,7 +177,7 @@ class Registry:
                     name = getattr(value, "name", None)
                     if not fits(value) or not isinstance(name, str) or not name:
                         raise TypeError(f"{hook} returned {value!r}, which is not {wanted} with a name")
-                    if kind == "adapter" and value.build is AdapterSpec.build:
+                    if _is_method(value) and not _builds(value):
                         raise TypeError(f"{value.__name__} defines no build(self, site)")
                     yield Offer(kind, name, value, plugin.distribution, plugin.version)
 
@@ -187,8 +196,15 @@ def parse_spec(text: "str | AdapterSpec") -> AdapterSpec:
     """
     if isinstance(text, AdapterSpec):
         return text
-    name, options = split_spec(text)
-    return registry().adapter(name).read(options)
+    return registry().adapter(*split_spec(text))
+
+
+def _is_method(offer: Any) -> bool:
+    return isinstance(offer, type) and issubclass(offer, AdapterSpec) and offer is not AdapterSpec
+
+
+def _builds(method: type[AdapterSpec]) -> bool:
+    return method.build is not AdapterSpec.build or method.assemble is not AdapterSpec.assemble
 
 
 def _entry_points() -> Iterator[tuple[EntryPoint, Distribution]]:

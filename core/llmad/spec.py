@@ -29,7 +29,6 @@ class AdapterSpec(BaseModel):
         fits: the roles that the method can sit at.
         learning_rate: what trains well at a width of 4096; `rate` says what that means for a model.
         rate_falls_with_width: False for a method that learns vectors (embeddings, factors) and not matrices.
-        peft_type: the `peft_type` of a directory in PEFT's layout that the method reads, if any.
         sites: where the modules sit.
         layers: which layers; all where None.
     """
@@ -40,7 +39,6 @@ class AdapterSpec(BaseModel):
     fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mlp", "block", "head", PATH_ROLE)
     learning_rate: ClassVar[float] = 3e-4
     rate_falls_with_width: ClassVar[bool] = True
-    peft_type: ClassVar[str] = ""
 
     sites: Sites
     layers: Layers | None = None
@@ -48,6 +46,13 @@ class AdapterSpec(BaseModel):
     def build(self, site: Site) -> AdapterModule:
         """Make the module for one site; with torch's global generator, so that a seed fixes the weights."""
         raise TypeError(f"{type(self).__name__} does not define build(self, site), asked for {site.label}")
+
+    def assemble(self, sites: Sequence[Site]) -> dict[Site, AdapterModule]:
+        """Make the modules of all sites; a method whose sites share parameters overrides this instead of `build`.
+
+        A parameter that several modules hold is trained, counted and saved once.
+        """
+        return {site: self.build(site) for site in sites}
 
     def rate(self, width: int) -> float:
         """The default learning rate for a model of this width; a recipe overrides it.
@@ -98,8 +103,13 @@ class AdapterSpec(BaseModel):
         }
 
     @classmethod
+    def reads_peft(cls, config: Mapping[str, Any]) -> bool:  # noqa: ARG003  most methods read none
+        """Whether a PEFT `adapter_config.json` is of this method, so that `from_peft` and `restore` can read it."""
+        return False
+
+    @classmethod
     def from_peft(cls, config: Mapping[str, Any]) -> "AdapterSpec":
-        """The spec that a PEFT `adapter_config.json` of this method's `peft_type` means."""
+        """The spec that a PEFT `adapter_config.json` of this method means."""
         raise UsageError("foreign-adapter", f"{cls.name} does not read PEFT's {config.get('peft_type')} layout")
 
     def __str__(self) -> str:

@@ -138,7 +138,7 @@ def test_a_wrong_choice_changes_nothing(llama, names, code):
     with pytest.raises(UsageError) as caught:
         llmad.activate(llama, *names)
     assert caught.value.code == code
-    assert state(llama).active == ["add"]
+    assert [stage.names for stage in state(llama).active] == [("add",)]
 
 
 def test_a_name_that_is_not_attached_names_the_nearest(llama):

@@ -41,6 +41,7 @@ def test_a_transposed_weight_can_be_merged():
 
     linear, site = Conv1D(4, 3), Site("x", "attn.q", 0, 3, 4)
     layer = llmad.parse_spec("lora[r=2]").build(site)
+    vars(layer)["site"] = site
     nn.init.normal_(layer.up.weight)
     x = torch.randn(5, 3)
     wanted = layer(linear, x)

@@ -78,7 +78,7 @@ def test_a_strangers_method_is_listed_and_works(install):
     (row,) = [row for row in llmad.list_adapters() if row["name"] == "fancy"]
     assert row == {
         "name": "fancy", "summary": "A stranger's method.", "distribution": "stranger", "version": "2.3",
-        "status": "ok", "sites": "attn.q",
+        "status": "ok", "preset": "", "sites": "attn.q",
     }  # fmt: skip
     assert llmad.parse_spec("fancy[layers=1:]").name == "fancy"
     assert llmad.parse_spec("stranger:fancy").name == "fancy"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmad import Rows, Site
-from llmad.host import _put_rows, _take_rows
+from llmad.around import _put_rows, _take_rows
 
 
 @st.composite

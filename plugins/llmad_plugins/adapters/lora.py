@@ -28,7 +28,6 @@ class LoRA(AdapterSpec):
     name = "lora"
     fits: ClassVar[tuple[str, ...]] = tuple(role for role in AdapterSpec.fits if role not in ("attn", "mlp", "block"))
     learning_rate: ClassVar[float] = 3e-4
-    peft_type: ClassVar[str] = "LORA"
 
     sites: Sites = Sites("attn.q", "attn.v")
     r: PositiveInt = 8
@@ -73,6 +72,11 @@ class LoRA(AdapterSpec):
                 ranks = slice(place * self.r, (place + 1) * self.r) if len(pairs) > 1 else slice(None)
                 found[site] = _own_share(site, ranks, tensors.get(_key(path, "A")), tensors.get(_key(path, "B")))
         return found
+
+    @classmethod
+    def reads_peft(cls, config: Mapping[str, Any]) -> bool:
+        """PEFT's LoRA."""
+        return config.get("peft_type") == "LORA"
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any]) -> "LoRA":

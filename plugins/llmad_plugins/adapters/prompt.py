@@ -30,7 +30,6 @@ class Prompt(AdapterSpec):
     fits: ClassVar[tuple[str, ...]] = ("model",)
     learning_rate: ClassVar[float] = 1e-2
     rate_falls_with_width: ClassVar[bool] = False
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     sites: Sites = Sites("model")
     num_virtual_tokens: PositiveInt = 20
@@ -44,13 +43,18 @@ class Prompt(AdapterSpec):
         """PEFT's layout: one matrix."""
         ((_, own),) = modules
         count, width = own["tokens"].shape
-        config = {"peft_type": self.peft_type, "task_type": "CAUSAL_LM", "inference_mode": True}
+        config = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "inference_mode": True}
         sizes = {"num_virtual_tokens": count, "token_dim": width, "num_transformer_submodules": 1}
         return config | sizes, {_KEY: own["tokens"]}
 
     def restore(self, sites: Sequence[Site], tensors: Tensors) -> dict[Site, Tensors]:
         """Read PEFT's layout."""
         return {site: {"tokens": tensors[_KEY]} if _KEY in tensors else {} for site in sites}
+
+    @classmethod
+    def reads_peft(cls, config: Mapping[str, Any]) -> bool:
+        """PEFT's prompt tuning."""
+        return config.get("peft_type") == "PROMPT_TUNING"
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any]) -> "Prompt":
@@ -81,11 +85,11 @@ class PromptLayer(AdapterModule):
 
         if self.init == "vocab":
             table = _embedding(self.host)
-            drawn = torch.randint(table.num_embeddings, (self.tokens.shape[0],), device="cpu")
+            drawn = torch.randint(table.num_embeddings, (self.tokens.shape[0],))
             with torch.no_grad():
                 self.tokens.copy_(table(drawn.to(self.tokens.device)))
 
-    def forward(self, base: Callable[..., Any], **call: Any) -> Any:
+    def forward(self, base: Callable[..., Any], rows: "Tensor | None" = None, **call: Any) -> Any:  # noqa: ARG002
         """The stack's output for the text alone, as if the virtual tokens were not there."""
         count, cache, mask = self.tokens.shape[0], call.get("past_key_values"), call.get("attention_mask")
         cached = cache.get_seq_length() if cache is not None else 0

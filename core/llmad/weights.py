@@ -1,0 +1,46 @@
+"""Weights: the weight and the bias of a linear map, whichever way the base keeps them."""
+
+import torch
+from torch import Tensor, nn
+
+from llmad.errors import ModelError
+from llmad.site import Site
+
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def weight(module: nn.Module, site: Site) -> Tensor:
+    """The weight at a site, (out_features, in_features); a view where it can be.
+
+    Raises:
+        ModelError: the place is no linear map, or its weight is quantised or not in memory.
+    """
+    if reason := fault(module, site):
+        raise ModelError("no-weight", f"{site.label}: {reason}", "choose another method for this place")
+    whole = module.get_parameter("weight")
+    return _own(whole.T if transposed(module) else whole, site)
+
+
+def bias(module: nn.Module, site: Site) -> Tensor | None:
+    """The bias at a site, (out_features,), if the linear map has one."""
+    whole = getattr(module, "bias", None)
+    return _own(whole, site) if isinstance(whole, Tensor) else None
+
+
+def fault(module: nn.Module, site: Site) -> str:
+    """Why a place has no weight to read; empty where it has one."""
+    found = getattr(module, "weight", None)
+    if not site.linear or not isinstance(found, Tensor) or found.dim() != 2:
+        return "the place is no linear map"
+    if found.dtype not in _PLAIN:
+        return "its weight is quantised"
+    return ""
+
+
+def transposed(module: nn.Module) -> bool:
+    """Whether the weight is kept as (in_features, out_features), as transformers' Conv1D does."""
+    return hasattr(module, "nf")
+
+
+def _own(whole: Tensor, site: Site) -> Tensor:
+    return whole[site.rows.index()] if site.rows else whole
