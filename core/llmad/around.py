@@ -113,8 +113,10 @@ class _After:
         whole: list[Any] = []
 
         def base(y: Tensor) -> Tensor:
-            whole[:] = [self.call(x if y is mine else _put(x, y, own), *args, **kwargs)]
-            return _take(self._part(whole[0]), own)
+            out = self.call(x if y is mine else _put(x, y, own), *args, **kwargs)
+            if y is mine or not whole:  # what is not the adapter's stays what the place makes of its own input
+                whole[:] = [out]
+            return _take(self._part(out), own)
 
         out: Any = self.adapter(base, mine)
         if not whole and (self.rows or self.residual or own is not None):

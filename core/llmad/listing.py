@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from llmad.errors import LlmadError
 from llmad.preset import Preset
 from llmad.registry import Offer, registry
 
@@ -13,8 +14,7 @@ def list_adapters() -> list[dict[str, Any]]:
             "name": name,
             "summary": offer.value.summary(),
             **_origin(name, offer),
-            "preset": offer.value.spec if isinstance(offer.value, Preset) else "",
-            "sites": str(registry().adapter(offer.full_name, {}).sites),
+            **_placement(offer),
         }
         for name, offer in registry().offers("adapter")
     ]
@@ -61,6 +61,15 @@ def list_plugins() -> list[dict[str, Any]]:
         }
         for plugin in registry().plugins
     ]
+
+
+def _placement(offer: Offer) -> dict[str, str]:
+    """What a preset stands for, and the default sites; a preset of something that is not installed is broken."""
+    preset = {"preset": offer.value.spec} if isinstance(offer.value, Preset) else {"preset": ""}
+    try:
+        return {**preset, "sites": str(registry().adapter(offer.full_name, {}).sites)}
+    except LlmadError as error:
+        return {**preset, "sites": "", "status": "broken", "summary": str(error)}
 
 
 def _origin(name: str, offer: Offer) -> dict[str, str]:

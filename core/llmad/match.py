@@ -124,6 +124,8 @@ def _matches(part: Part, every: Sequence[Site], model: nn.Module) -> list[Site]:
         found = [site for role in part.roles for site in every if site.role == role]
     else:
         found = _by_path(part, every, model)
+    if part.whole:
+        found = [_whole(site, model) if site.rows else site for site in found]
     return [_before(site) for site in found] if part.before else found
 
 
@@ -141,6 +143,11 @@ def _by_path(part: Part, every: Sequence[Site], model: nn.Module) -> list[Site]:
             index = path.removeprefix(prefix).partition(".")[0] if path.startswith(prefix) else ""
             found.append(Site(path, PATH_ROLE, int(index) if index.isdigit() else None, *features(module)))
     return found
+
+
+def _whole(site: Site, model: nn.Module) -> Site:
+    """The fused linear that a role is a part of."""
+    return Site(site.path, PATH_ROLE, site.layer, *features(model.get_submodule(site.path)))
 
 
 def _before(site: Site) -> Site:

@@ -2,6 +2,8 @@
 
     attn.q+attn.v             roles
     attn.*   mlp.*   linear   groups (`linear`: every linear map of the blocks)
+    mlp.in                    the linear maps that the MLP's input goes into: up, and gate where there is one
+    attn.qkv                  the linear maps that make q, k and v; one that is fused counts once, as a whole
     mlp.up@before             the adapter transforms the place's input instead of its output
     path:model.layers.*.up    a module path or a regular expression for the whole of it
     layers 8:  -4:  0+3+5     Python slices and lists; negative numbers count from the last layer
@@ -19,13 +21,16 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from llmad.errors import nearest
-from llmad.site import LINEAR_ROLES, ROLES
+from llmad.site import LINEAR_ROLES, ROLES, Site
 
 GROUPS = {
     "linear": LINEAR_ROLES,
     "attn.*": tuple(role for role in LINEAR_ROLES if role.startswith("attn.")),
     "mlp.*": tuple(role for role in LINEAR_ROLES if role.startswith("mlp.")),
+    "mlp.in": ("mlp.gate", "mlp.up"),
+    "attn.qkv": ("attn.q", "attn.k", "attn.v"),
 }
+_WHOLE = "attn.qkv"
 _PATH = "path:"
 _BEFORE = "@before"
 _SEPARATOR = re.compile(r"\+(?=[A-Za-z])")  # a plus inside a regular expression is followed by no letter
@@ -66,12 +71,18 @@ class _Text(ABC):
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a selector: roles or a path, at or before the place."""
+    """One part of a selector: roles or a path, at or before the place; a fused linear's parts apart or as a whole."""
 
     text: str
     roles: tuple[str, ...] = ()
     path: re.Pattern[str] | None = None
     before: bool = False
+    whole: bool = False
+
+    def covers(self, site: Site) -> bool:
+        """Whether a site is one that this part means."""
+        named = site.role in self.roles if self.path is None else bool(self.path.fullmatch(site.path))
+        return named and site.before == self.before
 
     @classmethod
     def parse(cls, text: str) -> "Part":
@@ -89,7 +100,7 @@ class Part:
         roles = GROUPS.get(name) or ((name,) if name in ROLES else ())
         if not roles:
             raise ValueError(f"{name!r} is no role or group; {nearest(name, [*ROLES, *GROUPS])}")
-        return cls(text, roles=roles, before=before)
+        return cls(text, roles=roles, before=before, whole=name == _WHOLE)
 
 
 class Sites(_Text):
@@ -111,6 +122,10 @@ class Sites(_Text):
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self.parts)
+
+    def covers(self, site: Site) -> bool:
+        """Whether a site is one that a part means."""
+        return any(part.covers(site) for part in self.parts)
 
     @classmethod
     def parse(cls, value: Any) -> Self:

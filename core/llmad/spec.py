@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmad.errors import UsageError, nearest
@@ -74,7 +75,7 @@ class AdapterSpec(BaseModel):
             UsageError: every wrong option in one line.
         """
         try:
-            return cls.model_validate(dict(options))
+            return cls.model_validate({name: _table(value) for name, value in options.items()})
         except ValidationError as error:
             known = list(cls.model_fields)
             raise UsageError("bad-option", *_explain(cls.name, error, known)) from None
@@ -139,6 +140,16 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
             raise UsageError("bad-spec", f"{name!r} stands twice in {text!r}")
         options[name] = value
     return match["name"], options
+
+
+def _table(value: Any) -> Any:
+    """The text `{key: value}` as a table; anything else as it is."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value  # the option itself will say what it wants
+    return value
 
 
 def _items(options: str) -> list[str]:

@@ -12,7 +12,10 @@ from llmad import ModelError
 # PEFT asks transformers for a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-PLACEMENTS = ["lora[r=4,alpha=6]", "lora[r=4,sites=linear]", "lora[r=2,sites=attn.q+mlp.up,layers=1:]"]
+PLACEMENTS = [
+    "lora[r=4,alpha=6]", "lora[r=4,sites=linear]", "lora[r=2,sites=attn.q+mlp.up,layers=1:]", "lora[r=4,rslora=true]",
+    "lora[r=4,rslora=true,sites=linear]", "lora[r=4,sites=attn.q+mlp.up+mlp.down,rank_pattern={mlp.*: 2, mlp.up: 6}]",
+]  # fmt: skip
 TARGETS = {
     "llama": ["q_proj", "v_proj", "down_proj"],
     "bloom": ["query_key_value", "dense_h_to_4h"],
@@ -95,6 +98,45 @@ def test_what_peft_wrote_loads_here(architecture, tiny, logits, tmp_path):
     assert not torch.allclose(logits(ours), logits(tiny(architecture)), atol=1e-3)
 
 
+@pytest.mark.parametrize("options", [
+    {"use_rslora": True}, {"rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6}},
+    {"rank_pattern": {"self_attn.v_proj": 2, "v_proj": 6}}, {"use_rslora": True, "rank_pattern": {"v_proj": 3}},
+])  # fmt: skip
+def test_pefts_ranks_and_scalings_are_understood(tiny, logits, tmp_path, options):
+    theirs, folder = peft_folder(tiny("llama"), tmp_path, target_modules=TARGETS["llama"], **options)
+    ours = llmad.load(tiny("llama"), folder)
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-5, rtol=1e-5)
+    again = llmad.load(tiny("llama"), llmad.save(ours, tmp_path / "again"))
+    assert torch.equal(logits(again), logits(ours))
+
+
+def test_a_rank_pattern_gives_ranks_and_scales_by_site(llama):
+    llmad.attach(llama, "lora[r=8,alpha=16,sites=linear,rank_pattern={attn.*: 4, attn.q: 2}]")
+    ranks = {name: len(parameter) for name, parameter in llmad.parameters(llama) if name.endswith("down.weight")}
+    layer = "model.layers.0."
+    assert ranks[layer + "self_attn.q_proj:down.weight"] == 2
+    assert ranks[layer + "self_attn.v_proj:down.weight"] == 4
+    assert ranks[layer + "mlp.up_proj:down.weight"] == 8
+    (lora,) = llama.model.layers[0].self_attn.q_proj.adapters["default"].values()
+    assert lora.scale == 8
+
+
+@pytest.mark.parametrize(("pattern", "words"), [
+    ("{mlp.up: 4}", "rank_pattern 'mlp.up' covers none"), ("{attn.p: 4}", "attn.p"), ("{attn.q: 0}", "greater than 0"),
+    ("{attn.q", "rank_pattern"), ("3", "rank_pattern"),
+])  # fmt: skip
+def test_a_wrong_rank_pattern_changes_nothing(llama, snapshot, pattern, words):
+    before = snapshot(llama)
+    with pytest.raises(llmad.UsageError, match=words):
+        llmad.attach(llama, f"lora[rank_pattern={pattern}]")
+    assert snapshot(llama) == before
+
+
+def test_a_rank_pattern_survives_its_text():
+    spec = llmad.parse_spec("lora[sites=attn.q+mlp.up,rank_pattern={attn.q: 4, mlp.*: 2}]")
+    assert llmad.parse_spec(str(spec)) == spec
+
+
 @pytest.mark.parametrize("targets", [r".*\.[01]\..*(q_proj|up_proj)", "all-linear", ["layers.1.mlp.up_proj", "v_proj"]])
 def test_every_form_of_pefts_targets_is_understood(tiny, logits, tmp_path, targets):
     theirs, folder = peft_folder(tiny("llama"), tmp_path, target_modules=targets)
@@ -108,7 +150,7 @@ def test_what_peft_wrote_can_be_saved_and_loaded_again(tiny, logits, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    {"use_dora": True}, {"use_rslora": True}, {"lora_bias": True}, {"rank_pattern": {"q_proj": 2}},
+    {"lora_bias": True},
     {"alpha_pattern": {"q_proj": 2}}, {"modules_to_save": ["lm_head"]}, {"layers_to_transform": [0]},
     {"init_lora_weights": "pissa"}, {"exclude_modules": "v_proj"}, {"trainable_token_indices": [1]},
     {"layer_replication": [[0, 2], [1, 3]]}, {"target_parameters": ["q_proj.weight"]},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "llmad-ia3"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "llmad-ssf"
 
 TRAIN = """
 import torch
@@ -28,7 +28,7 @@ ids = torch.randint(3, 90, (4, 12), generator=torch.Generator().manual_seed(0))
 for model in models:
     model.eval()
     before = model(input_ids=ids).logits
-    llmad.attach(model, "ia3")
+    llmad.attach(model, "ssf")
     assert torch.equal(model(input_ids=ids).logits, before)
     own = dict(llmad.parameters(model))
     adam = torch.optim.AdamW(own.values(), lr=0.05)
@@ -57,14 +57,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_it_is_at_most_sixty_lines() -> None:
-    assert len((EXAMPLE / "llmad_ia3.py").read_text(encoding="utf-8").splitlines()) <= 60
+    assert len((EXAMPLE / "llmad_ssf.py").read_text(encoding="utf-8").splitlines()) <= 60
 
 
 def test_it_is_listed_with_its_distribution(environment: dict[str, str]) -> None:
     llmad = str(Path(sys.executable).parent / "llmad")
     printed = subprocess.run([llmad, "list-adapters", "--json"], env=environment, check=True, capture_output=True)
-    row = {row["name"]: row for row in json.loads(printed.stdout)}["ia3"]
-    assert (row["distribution"], row["version"], row["status"]) == ("llmad-ia3", "0.1.0", "ok")
+    row = {row["name"]: row for row in json.loads(printed.stdout)}["ssf"]
+    assert (row["distribution"], row["version"], row["status"]) == ("llmad-ssf", "0.1.0", "ok")
 
 
 def test_it_trains_on_every_backbone(environment: dict[str, str]) -> None:
