@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from llmad.errors import LlmadError
-from llmad_cli import evaluate, inspect, lists, train
+from llmad_cli import evaluate, inspect, lists, merge, train
 from llmad_cli.console import complain
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("merge")(merge.merge)
 app.command("inspect")(inspect.inspect)
 app.command("list-adapters")(lists.adapters)
 app.command("list-backbones")(lists.backbones)

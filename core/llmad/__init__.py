@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmad.adapter_dir import load, save
     from llmad.attachment import activate, attach, detach, disabled, parameters, per_row
+    from llmad.averaging import average
     from llmad.backbone import Backbone, Fused
     from llmad.errors import DataError, LlmadError, ModelError, UsageError
     from llmad.hookspecs import hookimpl
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _HOME = {
     "adapter_dir": ("load", "save"),
     "attachment": ("activate", "attach", "detach", "disabled", "parameters", "per_row"),
+    "averaging": ("average",),
     "backbone": ("Backbone", "Fused"),
     "errors": ("DataError", "LlmadError", "ModelError", "UsageError"),
     "hookspecs": ("hookimpl",),
@@ -43,7 +45,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022  the order in which a reader meets them
-    "attach", "detach", "activate", "disabled", "per_row", "merge", "save", "load", "sites", "parameters",
+    "attach", "detach", "activate", "disabled", "per_row", "average", "merge", "save", "load", "sites", "parameters",
     "parse_spec", "list_adapters", "list_backbones", "list_tasks",
     "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused",
     "Task", "Prompt", "Judge", "Split", "hookimpl",

@@ -98,6 +98,26 @@ def load(
     return mount(model, spec, modules, name)
 
 
+def load_frozen(model: nn.Module, about: Mapping[str, Any], where: str) -> list[str]:
+    """Load the adapters that another one was trained on top of, by what its recipe says; their names.
+
+    Raises:
+        ModelError: one is missing, or does not belong to this model.
+    """
+    frozen = (about.get("recipe") or {}).get("frozen") or {}
+    for name, path in frozen.items():
+        try:
+            load(model, run_adapter(Path(path)), name)
+        except LlmadError as error:
+            raise ModelError(error.code, f"{where}: it builds on {name!r}: {error}", error.hint) from None
+    return list(frozen)
+
+
+def run_adapter(folder: Path) -> Path:
+    """A run directory stands for the adapter in it."""
+    return folder / "adapter" if (folder / "adapter").is_dir() else folder
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """What `llmad.json` says; empty where the directory is another tool's.
 

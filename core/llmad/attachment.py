@@ -103,6 +103,8 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
         model.requires_grad_(False)
         setattr(model, _STATE, own)
     own.adapters[name] = Attached(spec, modules)
+    for other in spec.takes_over():
+        own.active[:] = _without(own.active, other)
     own.active.append(Stage((name,)))
     for site, module in modules.items():
         host.mount(model.get_submodule(site.path), name, site, module, own.active)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from llmad.errors import ModelError
 from llmad.site import Site
 
 if TYPE_CHECKING:
@@ -63,6 +64,18 @@ class AdapterModule(_Module):
         from llmad.weights import bias
 
         return bias(self.host, self.site)
+
+    def beside(self, name: str) -> "AdapterModule":
+        """The module of another adapter at the same place.
+
+        Raises:
+            ModelError: no adapter of that name sits here.
+        """
+        adapters = getattr(self.host, "adapters", {})
+        if name not in adapters or self.site.slot not in adapters[name]:
+            raise ModelError("not-here", f"no adapter {name!r} sits at {self.site.label}", "attach it there first")
+        found: AdapterModule = adapters[name][self.site.slot]
+        return found
 
     def fold(self, weight: "Tensor", bias: "Tensor | None") -> "tuple[Tensor, Tensor | None]":
         """The weight and bias that do alone what the place and the module do together; used to merge.

@@ -1,6 +1,6 @@
 """Pretrained: a backbone by name, as a model with its tokenizer, or as a skeleton without weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,36 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
     # A hub model's own sampling and penalties would slip into answers that are meant to be greedy.
     model.generation_config = GenerationConfig()
     return Pretrained(name, model.to(device).eval(), tokenizer)
+
+
+def generation_config(name: str) -> Any:
+    """How the backbone wants its text generated, by its own word; transformers' defaults where it has none."""
+    source = find(name)
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
+    except OSError:
+        return GenerationConfig()
+
+
+def one_backbone(given: str | None, abouts: Iterable[Mapping[str, Any]]) -> str:
+    """The one base of several adapters: the given one, or the one that all record.
+
+    Raises:
+        UsageError: they do not name one.
+    """
+    names = {given or about.get("backbone") for about in abouts}
+    name = names.pop()
+    if name is None or names:
+        raise UsageError("no-backbone", "the adapters do not name one backbone", "give --backbone")
+    return name
+
+
+def common_dtype(abouts: Iterable[Mapping[str, Any]]) -> str:
+    """The dtype that adapters were trained with; the base's own where they differ or do not say."""
+    dtypes = {str((about.get("recipe") or {}).get("dtype", "auto")) for about in abouts}
+    return dtypes.pop() if len(dtypes) == 1 else "auto"
 
 
 def skeleton(name: str) -> nn.Module:

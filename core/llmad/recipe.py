@@ -35,6 +35,7 @@ class Recipe(BaseModel):
     Attributes:
         backbone: a built-in name, a local Hugging Face folder, or a hub id.
         adapter: an adapter spec, such as `lora[r=16]`.
+        frozen: name to directory of trained adapters that the new one builds on; they stay as they are.
         task: the task, which brings the prompt and reads the answers.
         data: a file of rows, or a folder that holds the task's file; None for a task that makes its own.
         output_dir: the run directory; a free name under `runs` where None.
@@ -63,6 +64,7 @@ class Recipe(BaseModel):
 
     backbone: str
     adapter: str
+    frozen: dict[str, str] = Field(default_factory=dict)
     task: str
     data: str | None = None
     output_dir: str | None = None

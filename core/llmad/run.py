@@ -124,6 +124,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
 
     device = train.accelerator()
     base = pretrained.load(recipe.backbone, recipe.dtype, device.device)
+    adapter_dir.load_frozen(base.model, {"recipe": recipe.model_dump()}, "frozen")
     torch.manual_seed(recipe.seed)
     if found:
         adapter_dir.load(base.model, found.path, trainable=True)

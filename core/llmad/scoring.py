@@ -8,7 +8,7 @@ from typing import Any
 
 from llmad import adapter_dir, pretrained, rows
 from llmad.attachment import detach
-from llmad.errors import ModelError, UsageError
+from llmad.errors import ModelError
 from llmad.evaluate import Answer, Score, score
 from llmad.files import check_writable, storing, write_json, write_text
 from llmad.memory import enough_memory
@@ -91,9 +91,9 @@ def evaluate_adapters(
     Raises:
         LlmadError: of every kind.
     """
-    adapters = {str(folder): _adapter_folder(folder) for folder in folders}
+    adapters = {str(folder): adapter_dir.run_adapter(folder) for folder in folders}
     abouts = {name: adapter_dir.read_about(folder) for name, folder in adapters.items()}
-    name = _one_backbone(backbone, abouts)
+    name = pretrained.one_backbone(backbone, abouts.values())
     work = {
         who: [
             (task, _rows(task, source, limit), _prompt(about, task, adapters[who]))
@@ -104,16 +104,18 @@ def evaluate_adapters(
     places = _places(adapters, output)
     for place in places.values():
         check_writable(place)
-    base = pretrained.load(name, _dtype(abouts), accelerator().device)
+    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device)
     scores: list[tuple[str, Score]] = []
     for who, folder in adapters.items():
+        built_on = adapter_dir.load_frozen(base.model, abouts[who], who)
         adapter_dir.load(base.model, folder)
         for task, chosen, prompt in work[who]:
             asked = Questions(task, chosen, prompt, protocol, batch_size)
             found = ask(base, asked, who, places[who] / f"{task.name}.jsonl", observe)
             record(places[who] / SCORES, "adapter", protocol, found)
             scores.append((who, found))
-        detach(base.model)
+        for attached in ("default", *built_on):
+            detach(base.model, attached)
     return Evaluation(name, protocol, scores)
 
 
@@ -144,11 +146,6 @@ def ask(base: Pretrained, asked: Questions, who: str, path: Path, observe: Obser
     return found
 
 
-def _adapter_folder(folder: Path) -> Path:
-    """A run directory stands for the adapter in it."""
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder
-
-
 def _run_of(folder: Path) -> Path:
     return folder.parent if folder.name == "adapter" else folder
 
@@ -172,14 +169,6 @@ def _prompt(about: dict[str, Any], task: Task, folder: Path) -> Prompt:
         raise ModelError("broken-adapter", f"{folder / adapter_dir.ABOUT}: 'prompt' is no prompt") from None
 
 
-def _one_backbone(given: str | None, abouts: dict[str, dict[str, Any]]) -> str:
-    names = {given or about.get("backbone") for about in abouts.values()}
-    name = names.pop()
-    if name is None or names:
-        raise UsageError("no-backbone", "the adapters do not name one backbone", "give --backbone")
-    return name
-
-
 def _tasks(names: Sequence[str], about: dict[str, Any], who: str) -> list[Task]:
     if not names and "task" not in about:
         raise ModelError("no-task", f"{who} does not say which task it was trained on", "give --task")
@@ -188,9 +177,3 @@ def _tasks(names: Sequence[str], about: dict[str, Any], who: str) -> list[Task]:
 
 def _rows(task: Task, source: str | None, limit: int | None) -> list[Row]:
     return rows.rows(task, "test", source, limit or 200, 0)[:limit]
-
-
-def _dtype(abouts: dict[str, dict[str, Any]]) -> str:
-    """The dtype that the adapters were trained with; the base's own where they differ or do not say."""
-    dtypes = {str((about.get("recipe") or {}).get("dtype", "auto")) for about in abouts.values()}
-    return dtypes.pop() if len(dtypes) == 1 else "auto"

@@ -55,6 +55,10 @@ class AdapterSpec(BaseModel):
         """
         return {site: self.build(site) for site in sites}
 
+    def takes_over(self) -> Sequence[str]:
+        """The names of adapters that act through this one from now on, and no longer by themselves; none by default."""
+        return ()
+
     def rate(self, width: int) -> float:
         """The default learning rate for a model of this width; a recipe overrides it.
 

@@ -1,0 +1,169 @@
+"""Merged: a base with adapters folded into its weights, compared with the adapted base and written as a model."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmad import adapter_dir, pretrained
+from llmad.attachment import disabled
+from llmad.averaging import average
+from llmad.errors import ModelError, UsageError
+from llmad.files import check_writable, storing
+from llmad.memory import enough_memory
+from llmad.merging import merge
+from llmad.train import accelerator
+
+# How far merged logits may be from unmerged ones, as a share of the largest: rounding, and no more.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+_HALF_TOLERANCE = 5e-2
+_ROWS, _LENGTH = 4, 32
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What merging did.
+
+    Attributes:
+        output: the folder of the merged model.
+        backbone: the base.
+        adapters: the adapter directories.
+        effect: largest change of a logit by the adapter.
+        difference: largest difference of a logit between the adapted and the merged model.
+        same_choice: share of positions at which both find the same token likeliest.
+        dtype: of the merged weights.
+    """
+
+    output: str
+    backbone: str
+    adapters: tuple[str, ...]
+    effect: float
+    difference: float
+    same_choice: float
+    dtype: str
+
+    def describe(self) -> dict[str, Any]:
+        """The same as plain data, for JSON."""
+        return asdict(self)
+
+
+@enough_memory("merge on a machine with more memory")
+def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, weights: Sequence[float]) -> Merged:
+    """Fold adapters into their base, compare the logits before and after, and write the model.
+
+    Args:
+        folders: run or adapter directories; several are averaged first.
+        output: the folder to make.
+        backbone: the base; the one recorded with the adapters where None.
+        weights: of the adapters in their average; equal where empty.
+
+    Raises:
+        UsageError: the output is there already, the weights do not fit, or no base is named.
+        ModelError: an adapter is not linear or does not belong to the base, or merging changed the logits by more
+            than rounding; nothing is written.
+        StorageError: the folder cannot be written.
+    """
+    _check(folders, output, weights)
+    adapters = [adapter_dir.run_adapter(folder) for folder in folders]
+    abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
+    name = pretrained.one_backbone(backbone, abouts.values())
+    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device)
+    names = _attach(base.model, adapters, abouts, weights or [1.0] * len(adapters))
+    ids = _ids(base.model)
+    with disabled(base.model):
+        plain = _logits(base.model, ids)
+    adapted = _logits(base.model, ids)
+    _merge(base.model, names, " and ".join(map(str, adapters)))
+    found = _logits(base.model, ids)
+    result = Merged(
+        output=str(output),
+        backbone=name,
+        adapters=tuple(str(folder) for folder in adapters),
+        effect=float((adapted - plain).abs().max()),
+        difference=float((found - adapted).abs().max()),
+        same_choice=float((found.argmax(-1) == adapted.argmax(-1)).float().mean()),
+        dtype=str(base.model.dtype).removeprefix("torch."),
+    )
+    _check_same(result, adapted, base.model.dtype)
+    with _appearing(output) as folder:
+        base.model.generation_config = pretrained.generation_config(name)
+        base.model.save_pretrained(folder)
+        base.tokenizer.save_pretrained(folder)
+    return result
+
+
+def _check(folders: Sequence[Path], output: Path, weights: Sequence[float]) -> None:
+    if weights and len(weights) != len(folders):
+        raise UsageError("bad-weights", f"{len(weights)} weights for {len(folders)} adapters", "give one for each")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError("output-exists", f"{output} is not empty", "give another --output")
+    check_writable(output)
+
+
+def _attach(model: Any, folders: Sequence[Path], abouts: dict[str, Any], weights: Sequence[float]) -> list[str]:
+    """Load what is to be merged; the names in the order of merging."""
+    if len(folders) == 1:
+        frozen = adapter_dir.load_frozen(model, abouts[str(folders[0])], str(folders[0]))
+        adapter_dir.load(model, folders[0])
+        return [*frozen, "default"]
+    shares = {}
+    for number, (folder, weight) in enumerate(zip(folders, weights, strict=True), 1):
+        if (abouts[str(folder)].get("recipe") or {}).get("frozen"):
+            raise ModelError("not-mergeable", f"{folder} builds on other adapters and cannot be averaged", "merge it")
+        shares[f"adapter-{number}"] = weight
+        adapter_dir.load(model, folder, f"adapter-{number}")
+    average(model, shares)
+    return ["average"]
+
+
+def _merge(model: nn.Module, names: Sequence[str], where: str) -> None:
+    for name in names:
+        try:
+            merge(model, name)
+        except ModelError as error:
+            raise ModelError(error.code, f"{where}: {error}", error.hint) from None
+
+
+def _ids(model: nn.Module) -> Tensor:
+    """Random tokens, the same each time; (rows, length)."""
+    table: Any = model.get_input_embeddings()  # type: ignore[operator]  # every transformers model has it
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(table.num_embeddings, (_ROWS, _LENGTH), generator=generator).to(table.weight.device)
+
+
+@torch.inference_mode()
+def _logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """(rows, length, vocabulary) in float32, on the CPU."""
+    logits: Tensor = model.eval()(input_ids=ids, use_cache=False).logits
+    return logits.float().cpu()
+
+
+def _check_same(result: Merged, adapted: Tensor, dtype: torch.dtype) -> None:
+    tolerance = _TOLERANCE.get(dtype, _HALF_TOLERANCE)
+    share = result.difference / float(adapted.abs().max())
+    if not share <= tolerance:
+        raise ModelError(
+            "merge-differs",
+            f"merging changed logits by {share:.2g} of the largest; rounding to {result.dtype} allows {tolerance:g}",
+            "keep the adapter attached, or merge into a base of a wider dtype",
+        )
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder that is filled under another name and appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.partial")
+    with storing(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            folder.rmdir() if folder.exists() else None
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
