@@ -15,7 +15,9 @@ from llmad.registry import registry
 
 PAGE = Path(__file__).with_name("reference.md")
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("llmad_"))
-COMMANDS = ("train", "evaluate", "inspect", "list-adapters", "list-backbones", "list-tasks", "plugins", "recipes")
+COMMANDS = (
+    "train", "evaluate", "merge", "inspect", "list-adapters", "list-backbones", "list-tasks", "plugins", "recipes",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -30,10 +32,16 @@ def main() -> None:
 def page() -> Iterator[str]:
     """The lines of the page; built-in plugins only, whatever else is installed."""
     yield "# Reference\n\nGenerated from the code by `docs/generate.py`.\n\n## Adapter methods\n"
-    for _, offer in built_in("adapter"):
-        method = offer.value
-        yield f"### {offer.name}\n\n{method.summary()} Learning rate {method.learning_rate:g}{falls(method)}.\n"
-        yield from options(offer.value.model_fields)
+    adapters = [offer.value for _, offer in built_in("adapter")]
+    for method in adapters:
+        if not isinstance(method, llmad.Preset):
+            yield f"### {method.name}\n\n{method.summary()} Learning rate {method.learning_rate:g}{falls(method)}.\n"
+            yield from options(method.model_fields)
+    yield "## Presets\n\n| name | stands for | what |\n|---|---|---|"
+    for preset in adapters:
+        if isinstance(preset, llmad.Preset):
+            yield f"| `{preset.name}` | `{preset.spec}` | {preset.summary()} |"
+    yield ""
     yield "## Backbones\n\n| name | what | weights | known shapes |\n|---|---|---|---|"
     for _, offer in built_in("backbone"):
         backbone = offer.value
@@ -63,7 +71,8 @@ def options(fields: dict[str, Any], about: dict[str, str] | None = None) -> Iter
     """A table of fields with their types and defaults."""
     yield f"| key | type | default |{' what |' if about else ''}\n|---|---|---|{'---|' if about else ''}"
     for name, field in fields.items():
-        default = "required" if field.default is PydanticUndefined else f"`{field.default}`"
+        default = field.get_default(call_default_factory=True)
+        default = "required" if default is PydanticUndefined else f"`{default}`"
         yield f"| `{name}` | {kind(field.annotation)} | {default} |{f' {about[name]} |' if about else ''}"
     yield ""
 

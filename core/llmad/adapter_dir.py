@@ -150,13 +150,15 @@ def _tensors(modules: Mapping[Site, AdapterModule]) -> list[tuple[Site, Tensors]
 
 
 def _owned(modules: Mapping[Site, AdapterModule]) -> dict[Site, Tensors]:
-    """The tensors of each module; one that several share belongs to the first."""
+    """The tensors of each module; one that is held several times belongs to the first who holds it."""
     seen: set[int] = set()
     owned: dict[Site, Tensors] = {}
     for site, module in modules.items():
-        state = module.state_dict(keep_vars=True)
-        owned[site] = {key: tensor for key, tensor in state.items() if id(tensor) not in seen}
-        seen.update(map(id, state.values()))
+        owned[site] = {}
+        for key, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                owned[site][key] = tensor
+                seen.add(id(tensor))
     return owned
 
 

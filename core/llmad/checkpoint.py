@@ -34,7 +34,13 @@ class Found:
 
 
 def save(
-    folder: Path, step: int, model: nn.Module, adam: torch.optim.Optimizer, recipe: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    adam: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    recipe: dict[str, Any],
+    keep: int,
 ) -> Path:
     """Write the checkpoint of a step, then delete all but the newest `keep`.
 
@@ -47,7 +53,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         save_adapter(model, temporary)
         save_file(_optimizer_tensors(adam), temporary / OPTIMIZER)
-        write_json(temporary / CURSOR, {"step": step, "recipe": recipe})
+        write_json(temporary / CURSOR, {"step": step, "recipe": recipe, "scaler": scaler.state_dict()})
         sums = {path.name: _sum(path) for path in sorted(temporary.iterdir())}
         write_json(temporary / MANIFEST, sums)
         for path in (*temporary.iterdir(), temporary):
@@ -79,12 +85,14 @@ def newest(folder: Path) -> Found | None:
     return None
 
 
-def restore(adam: torch.optim.Optimizer, path: Path) -> None:
-    """Put the optimizer's state back.
+def restore(adam: torch.optim.Optimizer, scaler: torch.amp.GradScaler, path: Path) -> None:
+    """Put the state of the optimizer and of the loss scaler back.
 
     Raises:
         ResumeError: it belongs to other parameters.
     """
+    if scaler.is_enabled():
+        scaler.load_state_dict(json.loads((path / CURSOR).read_text(encoding="utf-8"))["scaler"])
     tensors = load_file(path / OPTIMIZER)
     parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():

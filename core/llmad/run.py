@@ -74,6 +74,7 @@ class _Setup:
     encoded: data.Encoded
     schedule: train.Schedule
     adam: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
 
     @property
     def done(self) -> int:
@@ -131,13 +132,14 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     else:
         attach(base.model, recipe.adapter)
     adam = train.optimizer(dict(parameters(base.model)), recipe)
+    scaler = train.loss_scaler(base.model, device)
     if found:
-        checkpoint.restore(adam, found.path)
+        checkpoint.restore(adam, scaler, found.path)
 
     encoded = data.encode(examples, task.prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
     lengths = tuple(len(example.ids) for example in encoded.examples)
     schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
-    return _Setup(recipe, task, run, examples, test_rows, found, device, base, encoded, schedule, adam)
+    return _Setup(recipe, task, run, examples, test_rows, found, device, base, encoded, schedule, adam, scaler)
 
 
 def _train(own: _Setup, observe: Observe) -> None:
@@ -145,12 +147,14 @@ def _train(own: _Setup, observe: Observe) -> None:
     recipe, run, model = own.recipe, own.run, own.base.model
     run.rewind(own.done)
     pad = data.pad_token(own.base.tokenizer)
-    for step in train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.done):
+    steps = train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.scaler, own.done)
+    for step in steps:
         if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
             run.log(step.describe())
         if step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0):
             run.checkpoints.mkdir(exist_ok=True)
-            checkpoint.save(run.checkpoints, step.step, model, own.adam, own.identity, recipe.save_total_limit)
+            keep = recipe.save_total_limit
+            checkpoint.save(run.checkpoints, step.step, model, own.adam, own.scaler, own.identity, keep)
         observe(step)
 
 

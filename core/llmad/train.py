@@ -26,7 +26,8 @@ class Step:
         epoch: passes over the rows so far.
         loss: mean over the step's trained tokens, in nats.
         learning_rate: used in this step.
-        grad_norm: of the adapter's gradients, before clipping.
+        grad_norm: of the adapter's gradients, before clipping; None where a float16 base overflowed and the step was
+            skipped, after which its gradients are scaled down.
         tokens: real tokens of the step, padding left out.
         trained_tokens: of these, the learnt ones.
         seconds: wall time of the step.
@@ -37,7 +38,7 @@ class Step:
     epoch: float
     loss: float
     learning_rate: float
-    grad_norm: float
+    grad_norm: float | None
     tokens: int
     trained_tokens: int
     seconds: float
@@ -107,6 +108,12 @@ def optimizer(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.o
     return torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
 
 
+def loss_scaler(model: nn.Module, device: Accelerator) -> torch.amp.GradScaler:
+    """Scales the loss so that the gradients of a float16 base do not vanish; does nothing for other dtypes."""
+    half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    return torch.amp.GradScaler(device.device.type, enabled=half)
+
+
 def fit(
     model: nn.Module,
     adam: torch.optim.Optimizer,
@@ -114,6 +121,7 @@ def fit(
     examples: Sequence[Example],
     pad: int,
     device: Accelerator,
+    scaler: torch.amp.GradScaler,
     start: int = 0,
 ) -> Iterator[Step]:
     """Train the optimizer's parameters; what happens in a step depends on the seed and the step's number alone.
@@ -125,6 +133,7 @@ def fit(
         examples: the encoded rows.
         pad: the id to pad with.
         device: where to compute.
+        scaler: of `loss_scaler`.
         start: steps already done.
 
     Yields:
@@ -140,17 +149,22 @@ def fit(
         torch.manual_seed(schedule.recipe.seed * 1_000_003 + step)  # dropout; a resumed run draws the same
         parts = [collate([examples[row] for row in rows], pad).to(device.device) for rows in row_numbers]
         trained = sum(int((part.labels[:, 1:] != IGNORED).sum()) for part in parts)
-        loss = sum(_backward(model, part, trained, device) for part in parts)
+        loss = sum(_backward(model, part, trained, device, scaler) for part in parts)
+        scaler.unscale_(adam)
         norm = _clip(parameters, schedule.recipe.max_grad_norm)
-        _check_finite(step, loss, norm, row_numbers)
+        skipped = scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1
+        if not skipped:
+            _check_finite(step, loss, norm, row_numbers)
         for group in adam.param_groups:
             group["lr"] = schedule.learning_rate(step)
-        adam.step()
+        scaler.step(adam)
+        scaler.update()
         adam.zero_grad(set_to_none=True)
         tokens = sum(int(part.attention_mask.sum()) for part in parts)
         epoch = step / schedule.steps_per_epoch
         rate, seconds = schedule.learning_rate(step), time.perf_counter() - began
-        yield Step(step, schedule.steps, epoch, loss, rate, norm, tokens, trained, seconds)
+        shown = None if skipped else norm
+        yield Step(step, schedule.steps, epoch, loss, rate, shown, tokens, trained, seconds)
 
 
 def answer_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -161,10 +175,10 @@ def answer_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(logits[:, :-1][learnt].float(), targets[learnt], reduction="sum")
 
 
-def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator) -> float:
+def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator, scaler: torch.amp.GradScaler) -> float:
     """Add one batch's gradients; its share of the step's mean loss over `trained` tokens."""
     share = answer_loss(model, part) / trained
-    device.backward(share)
+    device.backward(scaler.scale(share))
     return float(share.detach())
 
 

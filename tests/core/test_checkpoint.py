@@ -12,6 +12,7 @@ import llmad
 from llmad import checkpoint
 from llmad.errors import ResumeError, StorageError
 
+OFF = torch.amp.GradScaler("cpu", enabled=False)
 FILES = ["adapter_config.json", "adapter_model.safetensors", "cursor.json", "llmad.json", "optimizer.safetensors"]
 
 
@@ -33,7 +34,7 @@ def adam(model, ids):
 @pytest.fixture
 def save(model, adam, tmp_path):
     def save(step, keep=2):
-        return checkpoint.save(tmp_path, step, model, adam, {"seed": 0}, keep)
+        return checkpoint.save(tmp_path, step, model, adam, OFF, {"seed": 0}, keep)
 
     return save
 
@@ -118,7 +119,7 @@ def test_the_optimizer_comes_back_bit_for_bit(save, adam, model):
     path = save(1)
     own = [value for _, value in llmad.parameters(model)]
     fresh = torch.optim.AdamW(own, fused=True)
-    checkpoint.restore(fresh, path)
+    checkpoint.restore(fresh, OFF, path)
     for parameter in own:
         assert fresh.state[parameter].keys() == adam.state[parameter].keys()
         assert all(torch.equal(fresh.state[parameter][key], value) for key, value in adam.state[parameter].items())
@@ -131,7 +132,7 @@ def test_a_parameter_that_nothing_has_reached_has_no_state(model, ids, tmp_path)
     model(ids, labels=ids).loss.backward()
     adam.step()
     fresh = torch.optim.AdamW(own, fused=True)
-    checkpoint.restore(fresh, checkpoint.save(tmp_path, 1, model, adam, {}, 1))
+    checkpoint.restore(fresh, OFF, checkpoint.save(tmp_path, 1, model, adam, OFF, {}, 1))
     assert stray not in fresh.state
     assert len(fresh.state) == len(own) - 1
 
@@ -140,6 +141,6 @@ def test_the_optimizer_of_other_parameters_is_refused(save, tiny):
     path = save(1)
     other = llmad.attach(tiny("llama"), "lora[r=2]")
     with pytest.raises(ResumeError, match="belongs to other parameters"):
-        checkpoint.restore(torch.optim.AdamW([value for _, value in llmad.parameters(other)]), path)
+        checkpoint.restore(torch.optim.AdamW([value for _, value in llmad.parameters(other)]), OFF, path)
     with pytest.raises(ResumeError):
-        checkpoint.restore(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]), path)
+        checkpoint.restore(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]), OFF, path)

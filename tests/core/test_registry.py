@@ -144,7 +144,7 @@ def test_a_built_in_cannot_be_shadowed(install):
     assert llmad.parse_spec("lora").summary().startswith("Low-rank")
     assert llmad.parse_spec("llmad:lora").summary().startswith("Low-rank")
     assert llmad.parse_spec("stranger:lora").summary() == "A stranger's method."
-    rows = {row["name"]: row["status"] for row in llmad.list_adapters() if "lora" in row["name"]}
+    rows = {row["name"]: row["status"] for row in llmad.list_adapters() if row["name"].endswith("lora")}
     assert rows == {"lora": "ok", "stranger:lora": "conflict"}
 
 

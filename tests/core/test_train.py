@@ -13,7 +13,7 @@ from llmad import train
 from llmad.data import IGNORED, Batch, Example, collate
 from llmad.errors import DivergedError, UsageError
 from llmad.recipe import Recipe
-from llmad.train import Schedule, accelerator, answer_loss, fit, optimizer
+from llmad.train import Schedule, accelerator, answer_loss, fit, loss_scaler, optimizer
 
 
 def told(**values):
@@ -31,10 +31,11 @@ def examples():
     return [example(5 + number % 4, 2 + number % 3, number) for number in range(16)]
 
 
-def run(model, recipe, examples, start=0, adam=None):
+def run(model, recipe, examples, start=0, adam=None, scaler=None):
     schedule = Schedule(recipe, tuple(len(one.ids) for one in examples), recipe.learning_rate)
     adam = adam or optimizer(dict(llmad.parameters(model)), recipe)
-    return list(fit(model, adam, schedule, examples, 0, accelerator(), start))
+    scaler = scaler or loss_scaler(model, accelerator())
+    return list(fit(model, adam, schedule, examples, 0, accelerator(), scaler, start))
 
 
 def weights(model):
@@ -184,3 +185,38 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(train.Accelerator, "num_processes", 2)
     with pytest.raises(UsageError, match="2 processes were launched"):
         accelerator()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("spec", ["lora", "series"])
+def test_a_base_of_every_dtype_trains_with_weights_in_float32(model, examples, spec, dtype):
+    llmad.attach(model.to(dtype), spec)
+    steps = run(model, told(max_steps=20, lr_scheduler_type="constant"), examples)
+    assert steps[-1].loss < steps[0].loss
+    assert {value.dtype for value in weights(model).values()} == {torch.float32}
+    assert {value.dtype for name, value in model.named_parameters() if ".adapters." not in name} == {dtype}
+
+
+def test_the_loss_is_scaled_for_a_float16_base_alone(llama):
+    assert not loss_scaler(llama, accelerator()).is_enabled()
+    assert not loss_scaler(llama.to(torch.bfloat16), accelerator()).is_enabled()
+    assert loss_scaler(llama.to(torch.float16), accelerator()).get_scale() >= 1024
+
+
+def test_an_overflow_of_a_float16_base_skips_the_step_and_lowers_the_scale(llama, examples):
+    llmad.attach(llama.to(torch.float16), "lora")
+    before = weights(llama)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    (step,) = run(llama, told(max_steps=1), examples, scaler=scaler)
+    assert step.grad_norm is None
+    assert scaler.get_scale() == 2.0**39
+    assert all(torch.equal(value, before[name]) for name, value in weights(llama).items())
+    steps = run(llama, told(max_steps=30), examples, scaler=scaler)
+    assert steps[-1].grad_norm > 0
+
+
+def test_a_scale_that_is_used_up_is_a_divergence(llama, examples, monkeypatch):
+    llmad.attach(llama.to(torch.float16), "lora")
+    monkeypatch.setattr(train, "_clip", lambda *_: math.inf)
+    with pytest.raises(DivergedError):
+        run(llama, told(max_steps=3), examples, scaler=torch.amp.GradScaler("cpu", init_scale=1.0))
