@@ -107,6 +107,10 @@ class AdapterSpec(BaseModel):
             for site in sites
         }
 
+    def derived(self) -> Sequence[str]:
+        """Names of exported tensors that are made from the others, for other readers; found again but for rounding."""
+        return ()
+
     @classmethod
     def reads_peft(cls, config: Mapping[str, Any]) -> bool:  # noqa: ARG003  most methods read none
         """Whether a PEFT `adapter_config.json` is of this method, so that `from_peft` and `restore` can read it."""

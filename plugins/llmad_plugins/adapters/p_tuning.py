@@ -1,0 +1,86 @@
+"""P-tuning: virtual tokens in front of every text, made by a small network.
+
+    embeddings = [f(P); E(tokens)]        P (num_virtual_tokens, width)
+    f(P) = MLP(P), three linears with ReLU between (`encoder=mlp`), or MLP(BiLSTM(P)), two linears (`encoder=lstm`)
+
+Liu et al., 2021 (arXiv 2103.10385), section 3.2; the networks are PEFT's. P starts N(0, 1), the rest as torch's
+layers do; the middle has `encoder_hidden_size`, by default the model's width, and twice that after the LSTM.
+"""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from llmad import AdapterModule, AdapterSpec, Site, hookimpl
+from llmad_plugins.adapters.virtual import SequenceTokens
+from llmad_plugins.adapters.virtual_options import VirtualOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PTuning(VirtualOptions):
+    """Virtual tokens made by a small network (Liu et al., 2021).
+
+    Attributes:
+        encoder: the network.
+        encoder_hidden_size: its width; the model's where None.
+        encoder_num_layers: the layers of the LSTM.
+        encoder_dropout: the share that is dropped between the LSTM's layers in training.
+    """
+
+    name = "p-tuning"
+    peft_type = "P_TUNING"
+    learning_rate: ClassVar[float] = 3e-5
+
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    encoder_hidden_size: PositiveInt | None = None
+    encoder_num_layers: PositiveInt = 2
+    encoder_dropout: float = Field(0.0, ge=0, lt=1)
+
+    @property
+    def encoded(self) -> bool:
+        """A network makes the virtual tokens."""
+        return True
+
+    def build(self, site: Site) -> AdapterModule:
+        """The network and what goes in."""
+        return PTuningLayer(site.out_features, self)
+
+    @classmethod
+    def reads_peft(cls, config: object) -> bool:  # noqa: ARG003
+        """PEFT's files hold the virtual tokens without the network."""
+        return False
+
+
+class PTuningLayer(SequenceTokens):
+    """Puts (num_virtual_tokens, width) embeddings that its network makes before the embeddings of the text."""
+
+    def __init__(self, width: int, spec: PTuning) -> None:
+        from torch import nn
+
+        super().__init__(spec.num_virtual_tokens)
+        hidden = spec.encoder_hidden_size or width
+        self.embedding = nn.Embedding(self.count, width)
+        self.lstm_head: nn.LSTM | None = None
+        if spec.encoder == "lstm":
+            layers, dropout = spec.encoder_num_layers, spec.encoder_dropout
+            self.lstm_head = nn.LSTM(width, hidden, layers, dropout=dropout, bidirectional=True, batch_first=True)
+            self.mlp_head = nn.Sequential(nn.Linear(2 * hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, width))
+        else:
+            first, middle, last = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, width)
+            self.mlp_head = nn.Sequential(first, nn.ReLU(), middle, nn.ReLU(), last)
+
+    def virtual(self) -> "Tensor":
+        """The embeddings, (count, width)."""
+        x = self.embedding.weight
+        if self.lstm_head is not None:
+            x = self.lstm_head(x.unsqueeze(0))[0].squeeze(0)
+        tokens: Tensor = self.mlp_head(x)
+        return tokens
+
+
+@hookimpl
+def llmad_adapters() -> list[type[AdapterSpec]]:
+    """P-tuning."""
+    return [PTuning]
