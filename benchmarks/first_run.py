@@ -15,30 +15,46 @@ import time
 from pathlib import Path
 from statistics import mean
 
-METHODS = ["lora", "series", "parallel", "prompt"]
+PROGRAM = Path(sys.executable).parent / "llmad"
 
 
 def main() -> None:
     """Run and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("specs", nargs="*", default=METHODS, metavar="SPEC", help="adapter specs")
+    parser.add_argument("specs", nargs="*", metavar="SPEC", help="adapter specs")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each spec")
     options = parser.parse_args()
-    print("| adapter | base | accuracy by seed | mean | seconds |\n|---|---|---|---|---|")
-    for spec in options.specs:
+    print("| adapter | parameters | base | accuracy by seed | mean | seconds |\n|---|---|---|---|---|---|")
+    for spec in options.specs or methods():
         runs = [run(spec, seed) for seed in range(options.seeds)]
         bases, accuracies, seconds = zip(*runs, strict=True)
         shown = ", ".join(f"{accuracy:.1%}" for accuracy in accuracies)
-        print(f"| `{spec}` | {max(bases):.1%} | {shown} | {mean(accuracies):.1%} | {max(seconds):.0f} |", flush=True)
+        print(
+            f"| `{spec}` | {parameters(spec):,} | {max(bases):.1%} | {shown} | {mean(accuracies):.1%} | {max(seconds):.0f} |",
+            flush=True,
+        )
+
+
+def methods() -> list[str]:
+    """Every built-in method that can be trained alone."""
+    rows = json.loads(subprocess.run([PROGRAM, "list-adapters", "--json"], check=True, capture_output=True).stdout)
+    names = [row["name"] for row in rows if row["distribution"] == "llmad" and not row["preset"]]
+    return [name for name in names if name != "fusion"]  # which needs adapters to fuse
+
+
+def parameters(spec: str) -> int:
+    """How many are trained."""
+    command = [PROGRAM, "inspect", "abacus", "--adapter", spec, "--json"]
+    return int(json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["trainable_parameters"])
 
 
 def run(spec: str, seed: int) -> tuple[float, float, float]:
     """Accuracy of the base and of the adapter, and the seconds of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        command = ["llmad", "train", "--adapter", spec, "--output", str(output), "--set", f"seed={seed}"]
+        command = [PROGRAM, "train", "--adapter", spec, "--output", str(output), "--set", f"seed={seed}"]
         began = time.perf_counter()
-        subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - began
         scores = json.loads((output / "evaluation" / "scores.json").read_text())["scores"]
     accuracy = {score["who"]: score["accuracy"] for score in scores}

@@ -22,13 +22,14 @@ METHODS = {
     "prefix, plain": "prefix[num_virtual_tokens=4,prefix_projection=false]",
 }  # fmt: skip
 NO_IDENTITY = "the virtual tokens are attended to from the start"
+LOST = "key/value pairs before the text are lost where gradient checkpointing drops the cache"
 REFUSED = {
     ("identity", "prompt"): NO_IDENTITY,
     ("identity", "p-tuning"): NO_IDENTITY,
     ("identity", "prefix"): NO_IDENTITY,
     ("identity", "prefix, plain"): NO_IDENTITY,
-    ("checkpointing", "prefix"): "gradient checkpointing",
-    ("checkpointing", "prefix, plain"): "gradient checkpointing",
+    ("checkpointing", "prefix"): LOST,
+    ("checkpointing", "prefix, plain"): LOST,
 }
 PROMISES = {
     "identity": "a fresh adapter changes no bit",

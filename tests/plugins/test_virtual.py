@@ -288,9 +288,10 @@ class TestRefused:
             adapted(ids, past_key_values=cache)
         refused("virtual-cache", adapted, ids, past_key_values=cache, attention_mask=torch.ones(2, 14))
 
-    def test_rows_that_go_on_without_a_mask(self, adapted, ids):
-        with llmad.per_row(adapted, ["default", None]):
+    def test_rows_that_go_on_from_a_cache_of_unknown_origin_without_a_mask(self, adapted, ids):
+        with llmad.disabled(adapted):
             cache = adapted(ids, use_cache=True).past_key_values
+        with llmad.per_row(adapted, ["default", None]):
             refused("virtual-mask", adapted, ids[:, :1], past_key_values=cache)
 
     def test_several_texts_in_one_row(self, adapted, ids):

@@ -6,8 +6,7 @@
 with A_i (n, n), s_i (k/n, rank), t_i (rank, d/n) for k to d dimensions; all projections share the A_i.
 
 Karimi Mahabadi et al., 2021 (arXiv 2106.04647), section 4. As in the authors' code A_i starts as N(0, 0.01), s_i and
-t_i Glorot-uniform and b at zero (`init=paper`), so a fresh adapter changes the model a little. With `init=zero` the
-t_i of the up projection start at zero instead, and it changes nothing.
+t_i Glorot-uniform and b at zero (`init=paper`); with `init=zero` the t_i of the up projection start at zero.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +25,13 @@ class Compacter(AdapterSpec):
     """Bottleneck of Kronecker products with factors shared by all places (Karimi Mahabadi et al., 2021).
 
     Attributes:
+        bottleneck: the width in the middle; a multiple of `phm_dim`.
         phm_dim: n, the number of Kronecker products in a sum; it divides every width.
         phm_rank: the rank of s_i t_i.
         shared: all projections share the A_i; otherwise each has its own.
+        activation: the non-linearity in the middle.
+        dropout: the share of the middle that is dropped in training.
+        init: `zero` (a fresh adapter changes nothing) or `paper`.
         sites: as here, or `mlp.down` alone for Compacter++.
     """
 

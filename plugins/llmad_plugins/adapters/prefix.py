@@ -26,7 +26,12 @@ _PAIRS_RATE = 5e-2
 
 
 class Prefix(VirtualOptions):
-    """Learned keys and values before the text in every layer (Li and Liang, 2021)."""
+    """Learned keys and values before the text in every layer (Li and Liang, 2021).
+
+    Attributes:
+        prefix_projection: a network makes the pairs, and is trained in their place.
+        encoder_hidden_size: its width in the middle.
+    """
 
     name = "prefix"
     peft_type = "PREFIX_TUNING"

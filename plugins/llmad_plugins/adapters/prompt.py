@@ -15,7 +15,11 @@ from llmad_plugins.adapters.virtual_options import VirtualOptions
 
 
 class Prompt(VirtualOptions):
-    """Learned virtual tokens before the text (Lester et al., 2021)."""
+    """Learned virtual tokens before the text (Lester et al., 2021).
+
+    Attributes:
+        init: what they start as: tokens of the vocabulary, N(0, 0.02) or zero.
+    """
 
     name = "prompt"
     peft_type = "PROMPT_TUNING"

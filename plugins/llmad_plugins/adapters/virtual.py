@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+_HELD = "_llmad_virtual_tokens"
 # How many pairs outer adapters have put before what an inner one sees, and how far each row's positions moved for it.
 _OUTER: "ContextVar[tuple[int, int | Tensor]]" = ContextVar("outer", default=(0, 0))
 
@@ -62,13 +63,8 @@ class VirtualTokens(AdapterModule):
         _check(call, cached + width - (0 if first else self.count))
         mask, positions, shift = call.get("attention_mask"), call.get("position_ids"), self._shift(rows, call)
         if mask is None and rows is not None:
-            if not first:
-                raise ModelError(
-                    "virtual-mask",
-                    "virtual tokens for some rows of a batch need the mask of a text that goes on",
-                    "give attention_mask, over the cached and the new tokens",
-                )
-            mask = text(call).new_ones((rows.shape[0], cached + width), dtype=int64)
+            held = 0 if first else _held(call)
+            mask = text(call).new_ones((rows.shape[0], cached + width - held), dtype=int64)
         if positions is None and mask is not None and _takes_positions(self.host):
             positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -width:]  # no gap where padding is on the left
         if mask is not None:
@@ -77,6 +73,8 @@ class VirtualTokens(AdapterModule):
             call["position_ids"] = positions + shift
         by_name = self._asked("return_dict", call)
         output, extra = self.within(base, call | {"return_dict": True}, first, shift)
+        if first and (cache := output.get("past_key_values")) is not None:
+            setattr(cache, _HELD, getattr(cache, _HELD, 0) + self.count)
         whole = _without(output, extra, self.place(), self.count)
         return whole if by_name else whole.to_tuple()
 
@@ -197,6 +195,18 @@ def _cached(call: Mapping[str, Any]) -> int:
     if getattr(cache, "is_compileable", False):
         raise ModelError("virtual-cache", "virtual tokens have no room in a static cache", _CURE)
     return cache.get_seq_length() if cache is not None else 0
+
+
+def _held(call: Mapping[str, Any]) -> int:
+    """How many of the cached tokens are virtual, those of every adapter; a cache keeps count from its first call on."""
+    held = getattr(call["past_key_values"], _HELD, None)
+    if held is None:
+        raise ModelError(
+            "virtual-mask",
+            "virtual tokens for some rows of a batch need the mask of a text that goes on from this cache",
+            "give attention_mask, over the cached and the new tokens",
+        )
+    return int(held)
 
 
 def _check(call: Mapping[str, Any], length: int) -> None:
