@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import llmad
 
@@ -38,7 +39,7 @@ PROMISES = {
     "padding": "padding on the left changes nothing",
     "rows": "rows of one batch with different adapters or none give what each gives alone, in beam search too",
     "checkpointing": "gradient checkpointing gives equal gradients",
-    "bf16": "a bfloat16 base trains, with adapter weights in float32",
+    "bf16": "a bfloat16 base trains, with adapter weights in float32 and no copy of activations in it",
     "switching": "switching adapters reproduces each; disabled is the base, also after an exception",
     "files": "two adapters are saved and loaded apart, whatever their names",
     "detach": "detaching restores the base bit for bit",
@@ -215,3 +216,31 @@ def test_detach(base, attach, logits, snapshot):
     llmad.detach(base, "b")
     assert snapshot(base) == known
     assert torch.equal(logits(base), before)
+
+
+class Wide(TorchDispatchMode):
+    """Counts the float32 tensors of a batch's activations that operations make."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows, self.count = rows, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor) and tensor.dim() > 2 and tensor.dtype == torch.float32:
+                self.count += tensor.shape[0] == self.rows
+        return out
+
+
+def test_no_activation_is_copied_to_float32(base, method):
+    """What the base widens itself, such as the inside of a norm, is counted with and without the adapter."""
+    ids, counts = torch.randint(3, 90, (5, 7)), []
+    llmad.attach(base.to(torch.bfloat16), METHODS[method]).train()
+    base(ids).logits.float().mean().backward()  # the first call makes what later ones find
+    for names in ((), ("default",)):
+        llmad.activate(base, *names)
+        with Wide(rows=5) as wide, torch.no_grad():
+            base(ids)
+        counts.append(wide.count)
+    assert counts[0] == counts[1]

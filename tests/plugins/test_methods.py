@@ -1,13 +1,33 @@
 """What every built-in method promises on every architecture."""
 
+import ast
 import copy
+import inspect
+from pathlib import Path
 
 import pytest
 import torch
 
 import llmad
+import llmad_plugins.adapters
+from llmad.registry import registry
 
 METHODS = ["lora", "series", "parallel"]
+FOLDER = Path(llmad_plugins.adapters.__file__).parent
+FILES = {method.name: Path(inspect.getfile(method)) for method in registry().methods()}
+FILES = {name: path for name, path in FILES.items() if path.parent == FOLDER}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_method_is_one_short_file_and_no_other_knows_its_name(name):
+    assert len(FILES[name].read_text().splitlines()) <= 120
+    others = set(FOLDER.glob("*.py")) - {FILES[name], FOLDER / "presets.py"}
+    for path in others:
+        tree = ast.parse(path.read_text())
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        imports = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert name not in words, path.name
+        assert f"llmad_plugins.adapters.{FILES[name].stem}" not in imports, path.name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -3,10 +3,10 @@
     h = base(x)        out = h + LPHM_up(dropout(act(LPHM_down h)))
     LPHM x = W^T x + b        W = sum_i A_i (x) (s_i t_i), i = 1 ... n
 
-with A_i (n, n), s_i (k/n, rank), t_i (rank, d/n) for k to d dimensions; all projections share the A_i.
-
-Karimi Mahabadi et al., 2021 (arXiv 2106.04647), section 4. As in the authors' code A_i starts as N(0, 0.01), s_i and
-t_i Glorot-uniform and b at zero (`init=paper`); with `init=zero` the t_i of the up projection start at zero.
+with A_i (n, n), the same in all projections, and s_i (k/n, rank), t_i (rank, d/n) for k to d dimensions.
+Karimi Mahabadi et al., 2021 (arXiv 2106.04647), section 4; at `mlp.down` alone it is their Compacter++. As in the
+authors' code A_i starts N(0, 0.01), s_i and t_i Glorot-uniform, b at zero (`init=paper`); with `init=zero` the t_i of
+the up projection are zero too, and a fresh adapter changes nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,6 @@ class Compacter(AdapterSpec):
         activation: the non-linearity in the middle.
         dropout: the share of the middle that is dropped in training.
         init: `zero` (a fresh adapter changes nothing) or `paper`.
-        sites: as here, or `mlp.down` alone for Compacter++.
     """
 
     name = "compacter"
@@ -57,8 +56,8 @@ class Compacter(AdapterSpec):
         """One module a site, with the same A_i in all."""
         for site in sites:
             if site.out_features % self.phm_dim:
-                fault = f"{site.label}: its width {site.out_features} is not a multiple of phm_dim {self.phm_dim}"
-                raise ModelError("indivisible", fault, "choose a phm_dim that divides it, or other sites")
+                fault = f"{site.label}: width {site.out_features} is not a multiple of phm_dim {self.phm_dim}"
+                raise ModelError("indivisible", fault, "choose another phm_dim, or other sites")
         rule = _rule(1, self.phm_dim) if self.shared else None
         return {site: CompacterLayer(site.out_features, self, rule) for site in sites}
 
