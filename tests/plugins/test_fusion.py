@@ -79,3 +79,15 @@ def test_an_adapter_that_sits_elsewhere_is_refused(llama, snapshot):
 def test_names_that_are_no_sum_are_refused(names):
     with pytest.raises(llmad.UsageError):
         llmad.parse_spec(f"fusion[adapters={names}]")
+
+
+def test_rows_of_one_batch_may_be_fused_or_not(fused, ids, perturb):
+    perturb(fused, "fusion")
+    wanted = []
+    for names in (["fusion"], ["a"]):
+        llmad.activate(fused, *names)
+        wanted.append(fused(ids).logits)
+    with llmad.per_row(fused, ["fusion", "a"]):
+        found = fused(ids).logits
+    for row, logits in enumerate(wanted):
+        torch.testing.assert_close(found[row], logits[row], atol=1e-5, rtol=1e-5)

@@ -200,3 +200,12 @@ def test_a_quantised_base_is_adapted_as_it_is(llama, ids, logits, perturb, spec,
     assert linear.weight is weight
     assert type(linear) is own
     assert torch.equal(logits(model), before)
+
+
+def test_a_method_that_needs_the_weight_refuses_a_quantised_one(llama, snapshot):
+    model = quantised(llama, "int8")
+    before = snapshot(model)
+    with pytest.raises(llmad.ModelError, match="its weight is quantised") as caught:
+        llmad.attach(model, "dora")
+    assert caught.value.code == "no-weight"
+    assert snapshot(model) == before
