@@ -5,7 +5,8 @@ that read it can use them; `llmad.json` adds what strict loading needs: sites, b
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from llmad.attachment import attached, build, mount, plan
+from llmad.attachment import attached, build, detach, mount, plan, state
 from llmad.errors import LlmadError, ModelError, StorageError, UsageError, nearest
 from llmad.files import replace, write_json
 from llmad.fingerprint import fingerprint
@@ -26,10 +27,16 @@ from llmad.spec import AdapterSpec, Tensors
 
 FORMAT = 1
 _RECORD = {"method": str, "options": dict, "sites": list, "base": dict}  # what `llmad.json` must hold
-CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "llmad.json"
+CONFIG, WEIGHTS, ABOUT, BUILT_ON = "adapter_config.json", "adapter_model.safetensors", "llmad.json", "built_on"
 
 
-def save(model: nn.Module, path: str | Path, name: str = "default", about: Mapping[str, Any] | None = None) -> Path:
+def save(
+    model: nn.Module,
+    path: str | Path,
+    name: str = "default",
+    about: Mapping[str, Any] | None = None,
+    built_on: Sequence[str] = (),
+) -> Path:
     """Write an adapter to a directory; each file appears whole or not at all.
 
     Args:
@@ -37,6 +44,7 @@ def save(model: nn.Module, path: str | Path, name: str = "default", about: Mappi
         path: the directory; made if it is not there.
         name: the adapter's name on the model.
         about: more to record in `llmad.json`, such as the prompt and the recipe.
+        built_on: the adapters that it was trained on top of, in order; they are written with it, in `built_on`.
 
     Raises:
         UsageError: no adapter has that name.
@@ -52,8 +60,11 @@ def save(model: nn.Module, path: str | Path, name: str = "default", about: Mappi
         "sites": [site.describe() for site in own.modules],
         "base": {"model_type": _model_type(model), "fingerprint": fingerprint(model)},
         "plugin": {"distribution": origin.distribution, "version": origin.version} if origin else None,
+        "built_on": list(built_on),
         **(about or {}),
     }
+    for other in built_on:
+        save(model, folder / BUILT_ON / other, other)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / WEIGHTS, lambda temporary: save_file(named, temporary, metadata={"format": "pt"}))
@@ -73,6 +84,8 @@ def load(
 ) -> nn.Module:
     """Attach an adapter from a directory; strict both ways: every tensor has its place, every place its tensor.
 
+    An adapter that was trained on top of others brings them along, frozen and under the names that they had.
+
     Args:
         model: the base that the adapter was trained on.
         path: a directory that `save` wrote, or a PEFT directory of a method that llmad knows.
@@ -85,6 +98,27 @@ def load(
     """
     folder = Path(path)
     about = read_about(folder)
+    with _all_or_none(model):
+        for other in about.get("built_on", ()):
+            load(model, folder / BUILT_ON / str(other), str(other), check_base=check_base)
+        return _load(model, folder, about, name, trainable, check_base)
+
+
+@contextmanager
+def _all_or_none(model: nn.Module) -> Iterator[None]:
+    """Take out again what was attached inside the block if something goes wrong there."""
+    before = list(state(model).adapters)
+    try:
+        yield
+    except BaseException:
+        for name in reversed([name for name in state(model).adapters if name not in before]):
+            detach(model, name)
+        raise
+
+
+def _load(
+    model: nn.Module, folder: Path, about: dict[str, Any], name: str, trainable: bool, check_base: bool
+) -> nn.Module:
     spec = _spec(folder, about)
     _check_fit(model, spec, folder)
     chosen = plan(model, spec, name)
@@ -96,21 +130,6 @@ def load(
     for module in modules.values():
         module.requires_grad_(trainable)
     return mount(model, spec, modules, name)
-
-
-def load_frozen(model: nn.Module, about: Mapping[str, Any], where: str) -> list[str]:
-    """Load the adapters that another one was trained on top of, by what its recipe says; their names.
-
-    Raises:
-        ModelError: one is missing, or does not belong to this model.
-    """
-    frozen = (about.get("recipe") or {}).get("frozen") or {}
-    for name, path in frozen.items():
-        try:
-            load(model, run_adapter(Path(path)), name)
-        except LlmadError as error:
-            raise ModelError(error.code, f"{where}: it builds on {name!r}: {error}", error.hint) from None
-    return list(frozen)
 
 
 def run_adapter(folder: Path) -> Path:
@@ -138,6 +157,8 @@ def read_about(folder: Path) -> dict[str, Any]:
     for key, kind in _RECORD.items():
         if not isinstance(about.get(key), kind):
             raise ModelError("broken-adapter", f"{folder / ABOUT}: {key!r} is missing or not a {kind.__name__}")
+    if not isinstance(about.get("built_on", []), list):
+        raise ModelError("broken-adapter", f"{folder / ABOUT}: 'built_on' is no list")
     return about
 
 

@@ -110,17 +110,20 @@ class _After:
         mine, added = _take(x, own), None
         if self.residual:
             added, args, kwargs = _zero(self.place, self.residual, args, kwargs)
-        whole: list[Any] = []
+        whole: list[Any] = []  # what the place makes of its own input
+        other: list[Any] = []  # and of another one, if the adapter asked for that
 
         def base(y: Tensor) -> Tensor:
             out = self.call(x if y is mine else _put(x, y, own), *args, **kwargs)
-            if y is mine or not whole:  # what is not the adapter's stays what the place makes of its own input
-                whole[:] = [out]
+            (whole if y is mine else other)[:] = [out]
             return _take(self._part(out), own)
 
         out: Any = self.adapter(base, mine)
-        if not whole and (self.rows or self.residual or own is not None):
-            base(mine)  # the adapter did without: the rest of the output is still wanted
+        if not whole and self.rows:
+            base(mine)  # the rows of other roles are still wanted
+        if not whole and not other and (self.residual or own is not None):
+            base(mine)
+        whole = whole or other
         if own is not None:
             out = _put(self._part(whole[0]), out, own)
         if self.rows:

@@ -27,21 +27,24 @@ _STATE = "_llmad"
 
 @dataclass(frozen=True)
 class Attached:
-    """An adapter on a model: its spec and one module a site."""
+    """An adapter on a model: its spec, one module a site, and the adapters that acted by themselves before it came."""
 
     spec: AdapterSpec
     modules: dict[Site, AdapterModule]
+    took_over: tuple[str, ...] = ()
 
 
 @dataclass
 class State:
     """What a model with adapters remembers.
 
-    `active` is shared with every host; `trainable` holds the base's `requires_grad` flags from before.
+    `active` is shared with every host; `replaced` says that it is another for a while, as in `disabled`; `trainable`
+    holds the base's `requires_grad` flags from before.
     """
 
     adapters: dict[str, Attached] = field(default_factory=dict)
     active: list[Stage] = field(default_factory=list)
+    replaced: bool = False
     trainable: dict[str, bool] = field(default_factory=dict)
 
 
@@ -76,6 +79,7 @@ def plan(model: nn.Module, spec: AdapterSpec, name: str) -> list[Site]:
     if name in state(model).adapters:
         raise UsageError("name-taken", f"an adapter {name!r} is already attached", "detach it, or give another name")
     chosen = select(model, spec)
+    _check_taken_over(model, spec, chosen)
     for site in chosen:
         host.check_mountable(model.get_submodule(site.path), site.path)
     return chosen
@@ -102,7 +106,8 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
         own.trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
         model.requires_grad_(False)
         setattr(model, _STATE, own)
-    own.adapters[name] = Attached(spec, modules)
+    taken = tuple(other for other in spec.takes_over() if other in _acting(own))
+    own.adapters[name] = Attached(spec, modules, taken)
     for other in spec.takes_over():
         own.active[:] = _without(own.active, other)
     own.active.append(Stage((name,)))
@@ -114,13 +119,19 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
 def detach(model: nn.Module, name: str = "default") -> nn.Module:
     """Take an adapter out; when it was the last, the base is again what it was, `requires_grad` flags included.
 
+    Where it was active, adapters that it had taken over act by themselves again.
+
     Raises:
-        UsageError: no adapter has that name.
+        UsageError: no adapter has that name, or another one acts through it.
     """
     attached(model, name)
     own = state(model)
+    for other, using in own.adapters.items():
+        if name in using.spec.takes_over() and other != name:
+            raise UsageError("in-use", f"adapter {other!r} works with {name!r}", f"detach {other!r} first")
     removed = own.adapters.pop(name)
-    own.active[:] = _without(own.active, name)
+    again = [Stage((other,)) for other in removed.took_over if name in _acting(own)]
+    own.active[:] = _without(own.active, name) + again
     for path in {site.path for site in removed.modules}:
         host.unmount(model.get_submodule(path), name)
     if not own.adapters:
@@ -165,15 +176,21 @@ def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[n
 @contextmanager
 def _within(model: nn.Module, stages: list[Stage]) -> Iterator[nn.Module]:
     """Other stages for a while; an adapter that is attached meanwhile is active afterwards."""
-    active, adapters = state(model).active, state(model).adapters
-    before, known = list(active), set(adapters)
-    active[:] = stages
+    own = state(model)
+    before, known, outer = list(own.active), set(own.adapters), own.replaced
+    own.active[:], own.replaced = stages, True
     try:
         yield model
     finally:
-        active[:] = before + [stage for stage in active if not known.issuperset(stage.names)]
-        for name in known - adapters.keys():
-            active[:] = _without(active, name)
+        new = [Stage((name,)) for stage in own.active for name in stage.names if name not in known]
+        own.active[:], own.replaced = before + new, outer
+        for name in known - own.adapters.keys():
+            own.active[:] = _without(own.active, name)
+
+
+def _acting(own: State) -> set[str]:
+    """The names of the active adapters."""
+    return {name for stage in own.active for name in stage.names}
 
 
 def _without(stages: list[Stage], name: str) -> list[Stage]:
@@ -183,16 +200,29 @@ def _without(stages: list[Stage], name: str) -> list[Stage]:
 
 
 def _checked(model: nn.Module, stages: list[Stage]) -> list[Stage]:
+    """The stages, where their adapters can act at the same time."""
     for stage in stages:
+        places: dict[str, dict[str, Site]] = {}
         for name in stage.names:
-            modules = attached(model, name).modules.values()
-            if len(stage.names) > 1 and any(module.whole_call for module in modules):
-                raise UsageError(
-                    "not-beside",
-                    f"adapter {name!r} acts on the whole model and cannot stand beside another",
-                    "stack it instead",
-                )
+            for site, module in attached(model, name).modules.items():
+                if len(stage.names) > 1 and module.whole_call:
+                    reason = f"adapter {name!r} acts on the whole model and cannot stand beside another"
+                    raise UsageError("not-beside", reason, "stack it instead")
+                places.setdefault(site.path, {})[site.slot] = site
+        for path, slots in places.items() if len(stage.names) > 1 else ():
+            if len(slots) > 1 and not all(site.rows and not site.before for site in slots.values()):
+                reason = f"{'+'.join(stage.names)} sit at different sides or parts of {path}: their updates have no sum"
+                raise UsageError("not-beside", reason, "stack them instead")
     return stages
+
+
+def _check_taken_over(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> None:
+    """An adapter that acts through another one must do so everywhere."""
+    for name in spec.takes_over():
+        for site in attached(model, name).modules:
+            if site not in chosen:
+                reason = f"{spec.name} takes over {name!r}, which also sits at {site.label}"
+                raise UsageError("not-covered", reason, "choose the same sites for both")
 
 
 def parameters(model: nn.Module, name: str = "default") -> Iterator[tuple[str, nn.Parameter]]:

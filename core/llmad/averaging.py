@@ -35,7 +35,8 @@ def average(model: nn.Module, weights: Mapping[str, float], name: str = "average
     for other in others:
         if adapters[other].spec != spec:
             raise UsageError("unlike-adapters", f"{first!r} is {spec}, {other!r} is {adapters[other].spec}")
-    modules = build(model, spec, plan(model, spec, name))
+    with torch.random.fork_rng(devices=[]):  # what is drawn is not used
+        modules = build(model, spec, plan(model, spec, name))
     with torch.no_grad():
         for site, module in modules.items():
             states = {other: own.modules[site].state_dict() for other, own in adapters.items()}

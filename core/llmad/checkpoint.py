@@ -7,6 +7,7 @@ place. One whose manifest does not agree is passed over, and the newest that doe
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,9 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from llmad.adapter_dir import save as save_adapter
 from llmad.errors import ResumeError, StorageError
 from llmad.files import storing, write_json
 
@@ -36,7 +35,7 @@ class Found:
 def save(
     folder: Path,
     step: int,
-    model: nn.Module,
+    save_adapter: Callable[[Path], object],
     adam: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     recipe: dict[str, Any],
@@ -51,12 +50,11 @@ def save(
     temporary = folder / f".{final.name}.partial"
     with storing(final):
         shutil.rmtree(temporary, ignore_errors=True)
-        save_adapter(model, temporary)
+        save_adapter(temporary)
         save_file(_optimizer_tensors(adam), temporary / OPTIMIZER)
         write_json(temporary / CURSOR, {"step": step, "recipe": recipe, "scaler": scaler.state_dict()})
-        sums = {path.name: _sum(path) for path in sorted(temporary.iterdir())}
-        write_json(temporary / MANIFEST, sums)
-        for path in (*temporary.iterdir(), temporary):
+        write_json(temporary / MANIFEST, {name: _sum(temporary / name) for name in _files(temporary)})
+        for path in (*temporary.rglob("*"), temporary):
             _sync(path)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
@@ -116,12 +114,16 @@ def _fault(path: Path) -> str:
     """What is wrong with a checkpoint; empty where nothing is."""
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = {file.name for file in path.iterdir()} - {MANIFEST}
-        if not isinstance(sums, dict) or files != sums.keys():
+        if not isinstance(sums, dict) or set(_files(path)) - {MANIFEST} != sums.keys():
             return f"its files are not those of {MANIFEST}"
         return next((f"{name} does not agree with its sum" for name in sums if _sum(path / name) != sums[name]), "")
     except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of a checkpoint, by their paths within it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _sum(path: Path) -> str:

@@ -67,8 +67,8 @@ def by_row(rows: Sequence[Names]) -> list[Stage]:
     Raises:
         UsageError: no row is given, or an adapter stands twice in one.
     """
-    if not rows:
-        raise UsageError("no-rows", "no row is given", "name one adapter, or None, for each row")
+    if not rows or isinstance(rows, str):
+        raise UsageError("no-rows", f"{rows!r} are no rows", "give a list with one adapter, or None, for each row")
     stacks = [tuple(stack([names] if isinstance(names, str) else names or ())) for names in rows]
     return [
         Stage(stage.names, tuple(row for row, other in enumerate(stacks) if other == stages), len(rows))

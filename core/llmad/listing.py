@@ -8,8 +8,8 @@ from llmad.registry import Offer, registry
 
 
 def list_adapters() -> list[dict[str, Any]]:
-    """Every adapter method and preset: name, summary, where it comes from, whether its bare name is its own."""
-    return [
+    """Every adapter method, then every preset: name, summary, where it comes from, whether its name is its own."""
+    rows = [
         {
             "name": name,
             "summary": offer.value.summary(),
@@ -18,6 +18,7 @@ def list_adapters() -> list[dict[str, Any]]:
         }
         for name, offer in registry().offers("adapter")
     ]
+    return sorted(rows, key=lambda row: bool(row["preset"]))
 
 
 def list_backbones() -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from llmad.backbone import Backbone, Fused
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.registry import registry
 from llmad.selector import Layers, Part
-from llmad.site import PATH_ROLE, ROLES, Site
+from llmad.site import PATH_ROLE, QKV_ROLE, ROLES, Site
 from llmad.spec import AdapterSpec
 
 
@@ -147,7 +147,7 @@ def _by_path(part: Part, every: Sequence[Site], model: nn.Module) -> list[Site]:
 
 def _whole(site: Site, model: nn.Module) -> Site:
     """The fused linear that a role is a part of."""
-    return Site(site.path, PATH_ROLE, site.layer, *features(model.get_submodule(site.path)))
+    return Site(site.path, QKV_ROLE, site.layer, *features(model.get_submodule(site.path)))
 
 
 def _before(site: Site) -> Site:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmad import adapter_dir, pretrained
-from llmad.attachment import disabled
+from llmad.attachment import disabled, state
 from llmad.averaging import average
 from llmad.errors import ModelError, UsageError
 from llmad.files import check_writable, storing
@@ -68,6 +68,7 @@ def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, 
             than rounding; nothing is written.
         StorageError: the folder cannot be written.
     """
+    output = output.absolute()
     _check(folders, output, weights)
     adapters = [adapter_dir.run_adapter(folder) for folder in folders]
     abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
@@ -98,23 +99,22 @@ def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, 
 
 
 def _check(folders: Sequence[Path], output: Path, weights: Sequence[float]) -> None:
-    if weights and len(weights) != len(folders):
+    if weights and (len(weights) != len(folders) or len(folders) == 1):
         raise UsageError("bad-weights", f"{len(weights)} weights for {len(folders)} adapters", "give one for each")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError("output-exists", f"{output} is not empty", "give another --output")
+    if output.exists() and (not output.is_dir() or any(output.iterdir()) or output == Path.cwd()):
+        raise UsageError("output-exists", f"{output} is there already", "give another --output")
     check_writable(output)
 
 
 def _attach(model: Any, folders: Sequence[Path], abouts: dict[str, Any], weights: Sequence[float]) -> list[str]:
     """Load what is to be merged; the names in the order of merging."""
     if len(folders) == 1:
-        frozen = adapter_dir.load_frozen(model, abouts[str(folders[0])], str(folders[0]))
         adapter_dir.load(model, folders[0])
-        return [*frozen, "default"]
+        return list(state(model).adapters)
     shares = {}
     for number, (folder, weight) in enumerate(zip(folders, weights, strict=True), 1):
-        if (abouts[str(folder)].get("recipe") or {}).get("frozen"):
-            raise ModelError("not-mergeable", f"{folder} builds on other adapters and cannot be averaged", "merge it")
+        if abouts[str(folder)].get("built_on"):
+            raise ModelError("not-mergeable", f"{folder} builds on others and has no average", "merge it alone first")
         shares[f"adapter-{number}"] = weight
         adapter_dir.load(model, folder, f"adapter-{number}")
     average(model, shares)
@@ -146,10 +146,12 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
 def _check_same(result: Merged, adapted: Tensor, dtype: torch.dtype) -> None:
     tolerance = _TOLERANCE.get(dtype, _HALF_TOLERANCE)
     share = result.difference / float(adapted.abs().max())
-    if not share <= tolerance:
+    lost = result.difference > result.effect / 2 and share > _TOLERANCE[torch.float32]
+    if not share <= tolerance or lost:
         raise ModelError(
             "merge-differs",
-            f"merging changed logits by {share:.2g} of the largest; rounding to {result.dtype} allows {tolerance:g}",
+            f"merging changed logits by {share:.2g} of the largest, the adapter by {result.effect:.2g}; rounding to "
+            f"{result.dtype} allows {tolerance:g} of the largest and half of the adapter's change",
             "keep the adapter attached, or merge into a base of a wider dtype",
         )
 

@@ -1,15 +1,13 @@
 """Merging: fold an adapter that is linear into the weights, or say why that cannot be."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
+from llmad import weights
 from llmad.attachment import Attached, attached, detach, state
 from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
 from llmad.site import Site
-from llmad.weights import fault, transposed
 
 
 def merge(model: nn.Module, name: str = "default") -> nn.Module:
@@ -26,19 +24,30 @@ def merge(model: nn.Module, name: str = "default") -> nn.Module:
     shared = _shared_storage(model)
     for site, module in own.modules.items():
         _check(model, name, site, module, shared)
+    for site, module in own.modules.items():  # all of them before the first change
+        _check_finite(name, site, _folded(model.get_submodule(site.path), site, module)[0])
     for site, module in own.modules.items():
-        _fold(model.get_submodule(site.path), site, module)
+        place = model.get_submodule(site.path)
+        weights.write(place, site, *_folded(place, site, module))
     return detach(model, name)
 
 
 def _check_order(model: nn.Module, name: str, own: Attached) -> None:
     """What is folded in acts before everything that stays, so nothing may act before it or beside it at its places."""
     adapters, stages = state(model).adapters, state(model).active
+    if state(model).replaced:
+        raise ModelError("not-mergeable", "other adapters are active for a while", "leave disabled or per_row first")
     place = next((place for place, stage in enumerate(stages) if name in stage.names), len(stages) - 1)
     paths = {site.path for site in own.modules}
+    for other, there in adapters.items():
+        for site, module in there.modules.items():
+            if other != name and module.reads_weight and site.path in paths:
+                raise ModelError(
+                    "not-mergeable",
+                    f"adapter {other!r} uses the weight of {site.label}, which would change",
+                    f"merge or detach {other!r} first",
+                )
     for stage in stages[: place + 1]:
-        if stage.rows is not None:
-            raise ModelError("not-mergeable", "the rows of a batch have adapters of their own", "leave per_row first")
         for other in stage.names:
             if other != name and paths & {site.path for site in adapters[other].modules}:
                 raise ModelError(
@@ -58,11 +67,17 @@ def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, share
         )
 
 
+def _check_finite(name: str, site: Site, weight: Tensor) -> None:
+    if not bool(weight.isfinite().all()):
+        reason = f"the weight would leave the range of {str(weight.dtype).removeprefix('torch.')}"
+        raise ModelError("not-mergeable", f"adapter {name!r} cannot be merged at {site.label}: {reason}", "keep it")
+
+
 def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]) -> str:
     """Why a module cannot be folded in; empty where it can."""
     if not mergeable(module):
         return f"{type(module).__name__} is not a linear update of a weight"
-    if reason := fault(place, site):
+    if reason := weights.fault(place, site):
         return reason
     weight = place.get_parameter("weight")
     if weight.device.type == "meta":
@@ -75,15 +90,12 @@ def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]
 
 
 @torch.no_grad()
-def _fold(place: nn.Module, site: Site, module: AdapterModule) -> None:
-    weight, bias = place.get_parameter("weight"), cast(Tensor | None, getattr(place, "bias", None))
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    matrix = weight.T if transposed(place) else weight  # (out_features, in_features), a view
-    rows = site.rows.index() if site.rows else slice(None)
-    new_weight, new_bias = module.fold(matrix[rows].to(wide), None if bias is None else bias[rows].to(wide))
-    matrix[rows] = new_weight.to(weight.dtype)
-    if bias is not None and new_bias is not None:
-        bias[rows] = new_bias.to(bias.dtype)
+def _folded(place: nn.Module, site: Site, module: AdapterModule) -> tuple[Tensor, Tensor | None]:
+    """The new weight and bias of a site, summed widely and rounded once."""
+    old_weight, old_bias = weights.weight(place, site), weights.bias(place, site)
+    wide = torch.promote_types(old_weight.dtype, torch.float32)
+    weight, bias = module.fold(old_weight.to(wide), None if old_bias is None else old_bias.to(wide))
+    return weight.to(old_weight.dtype), None if old_bias is None or bias is None else bias.to(old_bias.dtype)
 
 
 def _shared_storage(model: nn.Module) -> set[int]:

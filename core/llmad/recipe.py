@@ -6,6 +6,7 @@ Keys are named as in Hugging Face's trainers where they have the same meaning. A
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 
-from llmad.errors import DataError, LlmadError, UsageError, nearest
+from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest
 from llmad.registry import parse_spec, registry
 from llmad.source import find
 
@@ -87,6 +89,14 @@ class Recipe(BaseModel):
     do_eval: bool = False
     max_eval_samples: PositiveInt = 200
     per_device_eval_batch_size: PositiveInt = 64
+
+    @field_validator("frozen")
+    @classmethod
+    def _named(cls, frozen: dict[str, str]) -> dict[str, str]:
+        for name in frozen:
+            if name == "default" or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"{name!r} cannot name a frozen adapter; use letters, digits, - and _, not 'default'")
+        return frozen
 
 
 def load(layers: Sequence[Layer]) -> Recipe:
@@ -198,10 +208,14 @@ def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
 
 
 def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
-    data = values.get("data")
+    data, frozen = values.get("data"), values.get("frozen")
+    missing: list[LlmadError] = []
     if isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
-        return [DataError("no-data", f"{data}: there is no such file or folder")]
-    return []
+        missing.append(DataError("no-data", f"{data}: there is no such file or folder"))
+    for name, folder in frozen.items() if isinstance(frozen, Mapping) else ():
+        if not os.path.exists(str(folder)):  # noqa: PTH110
+            missing.append(ModelError("no-adapter", f"frozen: {name}: {folder} is no adapter directory"))
+    return missing
 
 
 def _all(problems: Sequence[LlmadError]) -> LlmadError:

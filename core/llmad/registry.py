@@ -120,7 +120,9 @@ class Registry:
         found = self.get("adapter", name).value
         if isinstance(found, Preset):
             method, preset = split_spec(found.spec)
-            return self.adapter(method, {**preset, **options})
+            found, options = self.get("adapter", method).value, {**preset, **options}
+        if isinstance(found, Preset):
+            raise ModelError("broken-preset", f"preset {name!r} stands for a preset, {found.name!r}, and no method")
         spec: AdapterSpec = found.read(options)
         return spec
 

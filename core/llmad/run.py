@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from llmad import adapter_dir, checkpoint, data, pretrained, report, rows, run_dir, train
-from llmad.attachment import attach, disabled, parameters
+from llmad.attachment import attach, disabled, parameters, state
 from llmad.errors import ResumeError, UsageError
 from llmad.evaluate import Score
 from llmad.memory import enough_memory
@@ -71,6 +72,7 @@ class _Setup:
     found: checkpoint.Found | None
     device: Accelerator
     base: pretrained.Pretrained
+    built_on: list[str]
     encoded: data.Encoded
     schedule: train.Schedule
     adam: torch.optim.Optimizer
@@ -106,7 +108,7 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
     with run_dir.opened(own.run, recipe.model_dump(mode="json")), enough_memory(cure):
         _train(own, observe)
-        adapter_dir.save(own.base.model, own.run.adapter, about=_about(own))
+        _save_adapter(own, own.run.adapter)
         scores = _score_both(own, observe) if own.test_rows else {}
         report.plot_loss(own.run.read_metrics(), own.run.path / "loss.png")
         report.write_card(own.run.path / "README.md", recipe.model_dump(mode="json"), _facts(own), scores)
@@ -125,12 +127,14 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
 
     device = train.accelerator()
     base = pretrained.load(recipe.backbone, recipe.dtype, device.device)
-    adapter_dir.load_frozen(base.model, {"recipe": recipe.model_dump()}, "frozen")
-    torch.manual_seed(recipe.seed)
     if found:
         adapter_dir.load(base.model, found.path, trainable=True)
     else:
+        for name, folder in recipe.frozen.items():
+            adapter_dir.load(base.model, adapter_dir.run_adapter(Path(folder)), name)
+        torch.manual_seed(recipe.seed)
         attach(base.model, recipe.adapter)
+    built_on = [name for name in state(base.model).adapters if name != "default"]
     adam = train.optimizer(dict(parameters(base.model)), recipe)
     scaler = train.loss_scaler(base.model, device)
     if found:
@@ -139,12 +143,15 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     encoded = data.encode(examples, task.prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
     lengths = tuple(len(example.ids) for example in encoded.examples)
     schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
-    return _Setup(recipe, task, run, examples, test_rows, found, device, base, encoded, schedule, adam, scaler)
+    return _Setup(
+        recipe, task, run, examples, test_rows, found, device, base, built_on, encoded, schedule, adam, scaler
+    )
 
 
 def _train(own: _Setup, observe: Observe) -> None:
     """The steps that are left, with their metrics and checkpoints."""
     recipe, run, model = own.recipe, own.run, own.base.model
+    save_adapter = partial(_save_adapter, own)
     run.rewind(own.done)
     pad = data.pad_token(own.base.tokenizer)
     steps = train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.scaler, own.done)
@@ -154,7 +161,7 @@ def _train(own: _Setup, observe: Observe) -> None:
         if step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0):
             run.checkpoints.mkdir(exist_ok=True)
             keep = recipe.save_total_limit
-            checkpoint.save(run.checkpoints, step.step, model, own.adam, own.scaler, own.identity, keep)
+            checkpoint.save(run.checkpoints, step.step, save_adapter, own.adam, own.scaler, own.identity, keep)
         observe(step)
 
 
@@ -189,7 +196,12 @@ def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
 
 
 def _identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:
-    return {**recipe.model_dump(mode="json"), "rows": rows.fingerprint(examples)}
+    frozen = list(map(list, recipe.frozen.items()))  # their order counts
+    return {**recipe.model_dump(mode="json"), "frozen": frozen, "rows": rows.fingerprint(examples)}
+
+
+def _save_adapter(own: _Setup, path: Path) -> None:
+    adapter_dir.save(own.base.model, path, about=_about(own), built_on=own.built_on)
 
 
 def _about(own: _Setup) -> dict[str, Any]:
@@ -231,6 +243,7 @@ def _facts(own: _Setup) -> list[tuple[str, str]]:
     made, encoded = summary(own.base.model), own.encoded
     return [
         ("placement", made.roles),
+        *([("built on", ", ".join(own.built_on))] if own.built_on else []),
         ("trained parameters", f"{made.trainable_parameters:,} ({made.share:.2%})"),
         ("rows", f"{len(encoded.examples):,}"),
         ("trained tokens", f"{encoded.trained_tokens:,} of {encoded.tokens:,}"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmad import adapter_dir, pretrained, rows
-from llmad.attachment import detach
+from llmad.attachment import detach, state
 from llmad.errors import ModelError
 from llmad.evaluate import Answer, Score, score
 from llmad.files import check_writable, storing, write_json, write_text
@@ -107,14 +107,13 @@ def evaluate_adapters(
     base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device)
     scores: list[tuple[str, Score]] = []
     for who, folder in adapters.items():
-        built_on = adapter_dir.load_frozen(base.model, abouts[who], who)
         adapter_dir.load(base.model, folder)
         for task, chosen, prompt in work[who]:
             asked = Questions(task, chosen, prompt, protocol, batch_size)
             found = ask(base, asked, who, places[who] / f"{task.name}.jsonl", observe)
             record(places[who] / SCORES, "adapter", protocol, found)
             scores.append((who, found))
-        for attached in ("default", *built_on):
+        for attached in reversed(list(state(base.model).adapters)):
             detach(base.model, attached)
     return Evaluation(name, protocol, scores)
 

@@ -21,16 +21,15 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from llmad.errors import nearest
-from llmad.site import LINEAR_ROLES, ROLES, Site
+from llmad.site import LINEAR_ROLES, QKV_ROLE, ROLES, Site
 
 GROUPS = {
     "linear": LINEAR_ROLES,
     "attn.*": tuple(role for role in LINEAR_ROLES if role.startswith("attn.")),
     "mlp.*": tuple(role for role in LINEAR_ROLES if role.startswith("mlp.")),
     "mlp.in": ("mlp.gate", "mlp.up"),
-    "attn.qkv": ("attn.q", "attn.k", "attn.v"),
+    QKV_ROLE: ("attn.q", "attn.k", "attn.v", QKV_ROLE),
 }
-_WHOLE = "attn.qkv"
 _PATH = "path:"
 _BEFORE = "@before"
 _SEPARATOR = re.compile(r"\+(?=[A-Za-z])")  # a plus inside a regular expression is followed by no letter
@@ -77,7 +76,11 @@ class Part:
     roles: tuple[str, ...] = ()
     path: re.Pattern[str] | None = None
     before: bool = False
-    whole: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether a fused linear is meant as a whole."""
+        return QKV_ROLE in self.roles
 
     def covers(self, site: Site) -> bool:
         """Whether a site is one that this part means."""
@@ -100,7 +103,7 @@ class Part:
         roles = GROUPS.get(name) or ((name,) if name in ROLES else ())
         if not roles:
             raise ValueError(f"{name!r} is no role or group; {nearest(name, [*ROLES, *GROUPS])}")
-        return cls(text, roles=roles, before=before, whole=name == _WHOLE)
+        return cls(text, roles=roles, before=before)
 
 
 class Sites(_Text):

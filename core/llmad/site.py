@@ -6,6 +6,7 @@ from typing import Any
 MODULE_ROLES = ("model", "embed", "block", "attn", "mlp", "head")
 LINEAR_ROLES = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")
 ROLES = (*MODULE_ROLES, *LINEAR_ROLES)
+QKV_ROLE = "attn.qkv"  # q, k and v where one linear makes them, as a whole
 PATH_ROLE = "path"  # the role of a place that was chosen by its path and has no role of its own
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llmad.errors import UsageError, nearest
 from llmad.module import AdapterModule
 from llmad.selector import Layers, Sites
-from llmad.site import LINEAR_ROLES, PATH_ROLE, Site
+from llmad.site import LINEAR_ROLES, PATH_ROLE, QKV_ROLE, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class AdapterSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     name: ClassVar[str]
-    fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mlp", "block", "head", PATH_ROLE)
+    fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mlp", "block", "head", QKV_ROLE, PATH_ROLE)
     learning_rate: ClassVar[float] = 3e-4
     rate_falls_with_width: ClassVar[bool] = True
 

@@ -13,18 +13,28 @@ def weight(module: nn.Module, site: Site) -> Tensor:
     """The weight at a site, (out_features, in_features); a view where it can be.
 
     Raises:
-        ModelError: the place is no linear map, or its weight is quantised or not in memory.
+        ModelError: the place is no linear map, or its weight is quantised.
     """
     if reason := fault(module, site):
         raise ModelError("no-weight", f"{site.label}: {reason}", "choose another method for this place")
     whole = module.get_parameter("weight")
-    return _own(whole.T if transposed(module) else whole, site)
+    return _own(whole.T if _transposed(module) else whole, site)
 
 
 def bias(module: nn.Module, site: Site) -> Tensor | None:
     """The bias at a site, (out_features,), if the linear map has one."""
     whole = getattr(module, "bias", None)
     return _own(whole, site) if isinstance(whole, Tensor) else None
+
+
+@torch.no_grad()
+def write(module: nn.Module, site: Site, weight: Tensor, bias: Tensor | None) -> None:
+    """Put a weight (out_features, in_features) and a bias (out_features,) in the place of a site's own."""
+    rows = site.rows.index() if site.rows else slice(None)
+    whole = module.get_parameter("weight")
+    (whole.T if _transposed(module) else whole)[rows] = weight
+    if bias is not None:
+        module.get_parameter("bias")[rows] = bias
 
 
 def fault(module: nn.Module, site: Site) -> str:
@@ -37,7 +47,7 @@ def fault(module: nn.Module, site: Site) -> str:
     return ""
 
 
-def transposed(module: nn.Module) -> bool:
+def _transposed(module: nn.Module) -> bool:
     """Whether the weight is kept as (in_features, out_features), as transformers' Conv1D does."""
     return hasattr(module, "nf")
 

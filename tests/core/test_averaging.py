@@ -46,3 +46,10 @@ def test_what_has_no_average_changes_nothing(llama, snapshot, weights, code):
         llmad.average(llama, weights)
     assert caught.value.code == code
     assert snapshot(llama) == before
+
+
+def test_an_average_draws_nothing(llama):
+    llmad.attach(llama, "lora", "a")
+    before = torch.get_rng_state()
+    llmad.average(llama, {"a": 1.0})
+    assert torch.equal(torch.get_rng_state(), before)

@@ -165,6 +165,35 @@ def test_an_adapter_beside_another_cannot_be_merged(llama):
         llmad.merge(llama, "a")
     with (
         llmad.per_row(llama, ["a"]),
-        pytest.raises(llmad.ModelError, match="rows of a batch have adapters"),
+        pytest.raises(llmad.ModelError, match="other adapters are active for a while"),
     ):
         llmad.merge(llama, "a")
+
+
+@pytest.mark.parametrize("specs", [
+    ("series[sites=mlp.down]", "series[sites=mlp.down@before]"),
+    ("lora[sites=mlp.down+mlp.down@before]", "lora[sites=mlp.down+mlp.down@before]"),
+])  # fmt: skip
+def test_different_sides_of_a_place_have_no_sum(llama, specs):
+    for name, spec in zip("ab", specs, strict=True):
+        llmad.attach(llama, spec, name)
+    with pytest.raises(llmad.UsageError, match=r"a\+b sit at different sides or parts of model.layers.0.mlp.down_proj"):
+        llmad.activate(llama, "a+b")
+
+
+def test_different_roles_of_a_fused_linear_have_a_sum(tiny, ids, perturb):
+    model = tiny("bloom")
+    for seed, (name, spec) in enumerate((("a", "lora[sites=attn.q]"), ("b", "lora[sites=attn.v+attn.q]"))):
+        perturb(llmad.attach(model, spec, name), name, seed=seed)
+    close(alone(model, ["a+b"], ids), alone(model, ["a", "b"], ids))
+
+
+def test_what_is_attached_within_a_block_stands_alone_afterwards(llama):
+    from llmad.attachment import state
+
+    for name in "ab":
+        llmad.attach(llama, "lora", name)
+    with llmad.disabled(llama):
+        llmad.attach(llama, "lora", "c")
+        llmad.activate(llama, "a+c")
+    assert [stage.names for stage in state(llama).active] == [("a",), ("b",), ("c",)]

@@ -226,3 +226,30 @@ def test_hidden_states_and_attentions_can_still_be_asked_for(model, ids, spec):
     llmad.attach(model, spec)
     out = model(ids, output_hidden_states=True, output_attentions=True)
     assert (len(out.hidden_states), len(out.attentions)) == (4, 3)
+
+
+class Asker(llmad.AdapterModule):
+    """Asks its place about something else than what came in."""
+
+    def forward(self, base, x):
+        return base(2 * x)
+
+
+class Asking(llmad.AdapterSpec):
+    """Asks."""
+
+    name = "asking"
+    sites: llmad.Sites = llmad.Sites("attn.q")
+
+    def build(self, site):
+        return Asker()
+
+
+def test_an_adapter_that_asks_about_something_else_leaves_the_other_roles_alone(tiny):
+    model = tiny("gpt2")
+    place, x = model.transformer.h[0].attn.c_attn, torch.randn(1, 3, 32)
+    before = place(x)
+    llmad.attach(model, Asking())
+    q, rest = place(x).split((32, 64), dim=-1)
+    assert torch.equal(rest, before[..., 32:])
+    assert not torch.equal(q, before[..., :32])

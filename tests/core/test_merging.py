@@ -36,8 +36,8 @@ def test_an_untied_head_can_be_merged(tiny, logits, perturb):
 def test_a_transposed_weight_can_be_merged():
     from transformers.pytorch_utils import Conv1D
 
-    from llmad import Site
-    from llmad.merging import _fold
+    from llmad import Site, weights
+    from llmad.merging import _folded
 
     linear, site = Conv1D(4, 3), Site("x", "attn.q", 0, 3, 4)
     layer = llmad.parse_spec("lora[r=2]").build(site)
@@ -45,7 +45,7 @@ def test_a_transposed_weight_can_be_merged():
     nn.init.normal_(layer.up.weight)
     x = torch.randn(5, 3)
     wanted = layer(linear, x)
-    _fold(linear, site, layer)
+    weights.write(linear, site, *_folded(linear, site, layer))
     torch.testing.assert_close(linear(x), wanted)
 
 
@@ -134,4 +134,29 @@ def test_another_adapter_before_it_at_the_same_place_is_refused(llama, snapshot)
 
 def test_an_adapter_that_is_not_there_is_told(llama):
     with pytest.raises(UsageError, match="no adapter 'default'"):
+        llmad.merge(llama)
+
+
+def test_nothing_is_merged_below_an_adapter_that_uses_the_weight(llama, snapshot):
+    llmad.attach(llmad.attach(llama, "lora[sites=mlp.down]", "a"), "dora[sites=mlp.down]", "b")
+    before = snapshot(llama)
+    with pytest.raises(llmad.ModelError, match=r"adapter 'b' uses the weight of model.layers.0.mlp.down_proj"):
+        llmad.merge(llama, "a")
+    assert snapshot(llama) == before
+
+
+def test_a_weight_that_would_leave_its_range_is_refused(llama, snapshot):
+    llmad.attach(llama.to(torch.float16), "lora")
+    with torch.no_grad():
+        for _, parameter in llmad.parameters(llama):
+            parameter.fill_(200)
+    before = snapshot(llama)
+    with pytest.raises(llmad.ModelError, match="would leave the range of float16"):
+        llmad.merge(llama)
+    assert snapshot(llama) == before
+
+
+def test_nothing_is_merged_while_other_adapters_are_active(llama):
+    llmad.attach(llama, "lora")
+    with llmad.disabled(llama), pytest.raises(llmad.ModelError, match="active for a while"):
         llmad.merge(llama)

@@ -106,3 +106,21 @@ def test_a_place_without_a_weight_is_refused(llama, snapshot):
         llmad.attach(llama, "dora[sites=attn.q@before]")
     assert caught.value.code == "misfit"
     assert snapshot(llama) == before
+
+
+def test_a_row_of_zeros_is_merged_as_it_computes(llama, logits):
+    with torch.no_grad():
+        llama.model.layers[0].mlp.down_proj.weight[0] = 0
+    llmad.attach(llama, "dora[sites=mlp.down]")
+    before = logits(llama)
+    torch.testing.assert_close(logits(llmad.merge(llama)), before, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["dora", "ia3"])
+def test_a_small_change_is_not_rounded_away_in_half_precision(llama, logits, spec):
+    before = logits(llmad.attach(llama.to(torch.bfloat16), spec))
+    with torch.no_grad():
+        for name, parameter in llmad.parameters(llama):
+            if name.endswith(("magnitude", "factors")):
+                parameter.mul_(1.003)
+    assert not torch.equal(logits(llama), before)

@@ -57,9 +57,9 @@ def test_it_is_saved_without_the_others_and_loaded_on_top_of_them(fused, archite
     for name in ("a", "b", "fusion"):
         llmad.save(fused, tmp_path / name, name)
     again = tiny(architecture)
-    with pytest.raises(llmad.ModelError, match="no adapter 'a' sits at") as caught:
+    with pytest.raises(llmad.UsageError, match="no adapter 'a' is attached") as caught:
         llmad.load(again, tmp_path / "fusion")
-    assert caught.value.code == "not-here"
+    assert caught.value.code == "not-attached"
     for name in ("a", "b", "fusion"):
         llmad.load(again, tmp_path / name, name)
     assert torch.equal(logits(again), logits(fused))
@@ -67,15 +67,43 @@ def test_it_is_saved_without_the_others_and_loaded_on_top_of_them(fused, archite
     assert config["options"]["adapters"] == "a+b"
 
 
-def test_an_adapter_that_sits_elsewhere_is_refused(llama, snapshot):
-    llmad.attach(llmad.attach(llama, "series", "a"), "lora", "b")
+def test_it_can_bring_the_others_along(fused, architecture, tiny, logits, perturb, tmp_path):
+    perturb(fused, "fusion")
+    llmad.save(fused, tmp_path / "fusion", "fusion", built_on=("a", "b"))
+    again = llmad.load(tiny(architecture), tmp_path / "fusion")
+    assert torch.equal(logits(again), logits(fused))
+    assert not any(parameter.requires_grad for _, parameter in llmad.parameters(again, "a"))
+
+
+def test_what_it_fuses_is_not_detached_before_it_and_acts_by_itself_after(fused, logits):
+    llmad.activate(fused, "a", "b")
+    before = logits(fused)
+    llmad.detach(fused, "fusion")
+    assert torch.equal(logits(fused), before)
+    llmad.attach(fused, "fusion[adapters=a+b]", "fusion")
+    assert not torch.equal(logits(fused), before)
+    with pytest.raises(llmad.UsageError, match="'fusion' works with 'a'") as caught:
+        llmad.detach(fused, "a")
+    assert caught.value.code == "in-use"
+    llmad.detach(fused, "fusion")
+    assert torch.equal(logits(fused), before)
+
+
+@pytest.mark.parametrize(("specs", "told", "code"), [
+    (("series", "lora"), "no adapter 'a' sits at|takes over 'b', which also sits at", "not-covered"),
+    (("series", "series[sites=mlp.down]"), "no adapter 'b' sits at", "not-here"),
+])  # fmt: skip
+def test_adapters_that_sit_elsewhere_are_refused(llama, snapshot, specs, told, code):
+    for name, spec in zip("ab", specs, strict=True):
+        llmad.attach(llama, spec, name)
     before = snapshot(llama)
-    with pytest.raises(llmad.ModelError, match="no adapter 'b' sits at"):
+    with pytest.raises(llmad.LlmadError, match=told) as caught:
         llmad.attach(llama, "fusion[adapters=a+b]", "fusion")
+    assert caught.value.code == code
     assert snapshot(llama) == before
 
 
-@pytest.mark.parametrize("names", ["a", "a+", "", "a,b"])
+@pytest.mark.parametrize("names", ["a", "a+", "", "a,b", "a+a"])
 def test_names_that_are_no_sum_are_refused(names):
     with pytest.raises(llmad.UsageError):
         llmad.parse_spec(f"fusion[adapters={names}]")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_TINY = 1e-37  # a row of zeros has a norm all the same
+
+
 class DoRA(PeftLowRank):
     """Low-rank update of the direction, and a magnitude (Liu et al., 2024)."""
 
@@ -36,6 +39,8 @@ class DoRA(PeftLowRank):
 
 class DoRALayer(LowRank):
     """x (batch, length, in_features) to (batch, length, out_features)."""
+
+    reads_weight = True
 
     def __init__(self, site: Site, spec: DoRA) -> None:
         import torch
@@ -60,23 +65,24 @@ class DoRALayer(LowRank):
         square = torch.linalg.vector_norm(weight, dim=1, dtype=wide).square()
         square = square + 2 * self.scale * (crossed * up).sum(1)
         square = square + self.scale**2 * ((up @ (down @ down.T)) * up).sum(1)
-        norm: Tensor = square.clamp(min=torch.finfo(torch.float32).tiny).sqrt()
+        norm: Tensor = square.clamp(min=_TINY).sqrt()
         return norm
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output, turned and stretched; dropout is on the whole update, as in the authors' code."""
         h, dropped = base(x), self.dropout(x)
-        stretch = (self.magnitude / self.norm()).to(h.dtype)
+        stretch = (self.magnitude / self.norm() - 1).to(h.dtype)  # beside one, half precision has few digits
         plain = base(dropped) if self.training and self.dropout.p else h
         if (bias := self.host_bias()) is not None:
             plain = plain - bias.to(h.dtype)
         update: Tensor = self.up(self.down(dropped))
-        return h + (stretch - 1) * plain + stretch * (self.scale * update)
+        return h + stretch * plain + (1 + stretch) * (self.scale * update)
 
     def fold(self, weight: "Tensor", bias: "Tensor | None") -> "tuple[Tensor, Tensor | None]":
         """The turned and stretched weight."""
         turned = weight + self.delta().to(weight)
-        return turned * (self.magnitude.to(weight) / turned.norm(dim=1))[:, None], bias
+        norm = turned.square().sum(1).clamp(min=_TINY).sqrt()
+        return turned * (self.magnitude.to(weight) / norm)[:, None], bias
 
 
 @hookimpl

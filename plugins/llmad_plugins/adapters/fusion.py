@@ -10,7 +10,7 @@ frozen where they were loaded so, and act through the fusion alone.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llmad import AdapterModule, AdapterSpec, Site, Sites, hookimpl
 
@@ -32,6 +32,13 @@ class Fusion(AdapterSpec):
 
     sites: Sites = Sites("attn.o", "mlp.down")
     adapters: Names = "a+b"
+
+    @field_validator("adapters")
+    @classmethod
+    def _once(cls, adapters: str) -> str:
+        if len(set(names := adapters.split("+"))) < len(names):
+            raise ValueError(f"an adapter stands twice in {adapters}")
+        return adapters
 
     def takes_over(self) -> list[str]:
         """The fused adapters act through the fusion alone."""
@@ -69,7 +76,11 @@ class FusionLayer(AdapterModule):
         import torch
 
         h = base(x)
-        views = torch.stack([self.beside(name)(lambda y: h if y is x else base(y), x) for name in self.names], dim=-2)
+
+        def known(y: "Tensor") -> "Tensor":
+            return h if y is x else base(y)
+
+        views = torch.stack([self.beside(name)(known, x) for name in self.names], dim=-2)
         scores = (self.query(h)[..., None, :] * self.key(views)).sum(-1, keepdim=True)  # (..., adapters, 1)
         fused: Tensor = (scores.softmax(-2) * self.value(views)).sum(-2)
         return fused

@@ -7,9 +7,9 @@ Liu et al., 2021 (arXiv 2103.10385), section 3.2; the networks are PEFT's. P sta
 layers do; the middle has `encoder_hidden_size`, by default the model's width, and twice that after the LSTM.
 """
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from llmad import AdapterModule, AdapterSpec, Site, hookimpl
 from llmad_plugins.adapters.virtual import SequenceTokens
@@ -37,6 +37,14 @@ class PTuning(VirtualOptions):
     encoder_hidden_size: PositiveInt | None = None
     encoder_num_layers: PositiveInt = 2
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.encoder == "mlp" and (self.encoder_num_layers, self.encoder_dropout) != (2, 0.0):
+            raise ValueError("encoder_num_layers and encoder_dropout are the LSTM's; the MLP has neither")
+        if self.encoder_num_layers == 1 and self.encoder_dropout:
+            raise ValueError("encoder_dropout is between the layers of the LSTM, and it has one")
+        return self
 
     @property
     def encoded(self) -> bool:

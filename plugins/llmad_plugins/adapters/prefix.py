@@ -11,9 +11,9 @@ E starts N(0, 1), W and b as torch's linears do; the middle has `encoder_hidden_
 Without it the pairs themselves are trained, and start N(0, 0.02).
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from llmad import AdapterModule, AdapterSpec, Site, hookimpl
 from llmad_plugins.adapters.virtual import CachePairs, VirtualTokens
@@ -41,6 +41,12 @@ class Prefix(VirtualOptions):
     num_virtual_tokens: PositiveInt = 20
     prefix_projection: bool = True
     encoder_hidden_size: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if not self.prefix_projection and self.encoder_hidden_size != 512:
+            raise ValueError("encoder_hidden_size is the network's, and prefix_projection=false has none")
+        return self
 
     @property
     def encoded(self) -> bool:
