@@ -68,7 +68,6 @@ def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, 
             than rounding; nothing is written.
         StorageError: the folder cannot be written.
     """
-    output = output.absolute()
     _check(folders, output, weights)
     adapters = [adapter_dir.run_adapter(folder) for folder in folders]
     abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
@@ -91,7 +90,7 @@ def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, 
         dtype=str(base.model.dtype).removeprefix("torch."),
     )
     _check_same(result, adapted, base.model.dtype)
-    with _appearing(output) as folder:
+    with _appearing(output.absolute()) as folder:
         base.model.generation_config = pretrained.generation_config(name)
         base.model.save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
@@ -101,7 +100,7 @@ def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, 
 def _check(folders: Sequence[Path], output: Path, weights: Sequence[float]) -> None:
     if weights and (len(weights) != len(folders) or len(folders) == 1):
         raise UsageError("bad-weights", f"{len(weights)} weights for {len(folders)} adapters", "give one for each")
-    if output.exists() and (not output.is_dir() or any(output.iterdir()) or output == Path.cwd()):
+    if output.exists() and (not output.is_dir() or any(output.iterdir()) or not output.name):
         raise UsageError("output-exists", f"{output} is there already", "give another --output")
     check_writable(output)
 

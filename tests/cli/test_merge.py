@@ -92,13 +92,15 @@ def test_a_value_that_is_not_finite_is_refused(refused, adapter, place):
 
 def test_an_output_that_is_taken_is_refused(refused, adapter, place):
     adapter("lora", "a")
-    assert "a is not empty" in refused(2, "merge", "a", "--output", "a")
+    assert "a is there already" in refused(2, "merge", "a", "--output", "a")
+    assert ". is there already" in refused(2, "merge", "a", "--output", ".")
     (place / "file").write_text("x")
-    assert "file is not empty" in refused(2, "merge", "a", "--output", "file")
+    assert "file is there already" in refused(2, "merge", "a", "--output", "file")
 
 
 @pytest.mark.parametrize(("weights", "words"), [
-    ("1", "1 weights for 2 adapters"), ("1,x", "no numbers"), ("1,-1", "positive sum"), ("nan,1", "positive sum"),
+    ("1", "1 weights for 2 adapters"), ("1,2,3", "3 weights for 2"), ("1,x", "no numbers"), ("1,-1", "positive sum"),
+    ("nan,1", "positive sum"),
 ])  # fmt: skip
 def test_wrong_weights_are_refused(refused, adapter, weights, words):
     names = [adapter("lora", "a"), adapter("lora", "b")]
@@ -118,3 +120,20 @@ def test_a_base_that_half_precision_would_change_too_much_is_refused(refused, ad
     monkeypatch.setattr("llmad.merged._TOLERANCE", {torch.float32: 0.0})
     told = refused(4, "merge", adapter("lora", "a"), "--output", "merged")
     assert "merging changed logits" in told
+
+
+def test_weights_for_one_adapter_are_refused(refused, adapter):
+    assert "1 weights for 1 adapters" in refused(2, "merge", adapter("lora", "a"), "-w", "0.5", "--output", "merged")
+
+
+def test_what_is_built_on_another_is_merged_with_it(llmad, folder, place):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for name in "ab":
+        api.attach(model, "lora", name)
+        with torch.no_grad():
+            for _, parameter in api.parameters(model, name):
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    api.save(model, place / "b", "b", about={"backbone": folder}, built_on=["a"])
+    assert llmad("merge", "b", "--output", "merged").code == 0
+    merged = AutoModelForCausalLM.from_pretrained(place / "merged")
+    torch.testing.assert_close(logits(merged), logits(model), atol=1e-4, rtol=1e-4)

@@ -160,3 +160,12 @@ def test_a_pair_that_is_none_is_told_in_one_line(pair):
 def test_no_torch_is_loaded(python):
     code = f"import sys; from llmad import recipe; recipe.load([('', {GOOD!r})]); print('torch' in sys.modules)"
     assert python(code).strip() == "False"
+
+
+@pytest.mark.parametrize(("frozen", "told"), [
+    ({"default": "x"}, "'default' cannot name"), ({"a.b": "x"}, "'a.b' cannot name"), ("x", "frozen"),
+    ({"a": "nowhere"}, "frozen: a: nowhere is no adapter directory"),
+])  # fmt: skip
+def test_wrong_frozen_adapters_are_told_before_anything_is_loaded(frozen, told):
+    with pytest.raises(LlmadError, match=told):
+        recipe.load([("test", {"backbone": "abacus", "adapter": "lora", "task": "arithmetic", "frozen": frozen})])

@@ -6,7 +6,9 @@ import shutil
 import pytest
 import torch
 
+import llmad
 from llmad import pretrained, run, train
+from llmad.attachment import state
 from llmad.errors import DivergedError, OutOfMemoryError, ResumeError, StorageError, UsageError
 from llmad.run import Finished, Prepared, train_adapter
 from llmad.scoring import Scoring
@@ -290,3 +292,84 @@ def test_a_batch_that_does_not_fit_is_an_error_with_its_cure(told, tmp_path, mon
     assert error.value.exit_code == 8
     assert "per_device_train_batch_size" in error.value.hint
     assert status(tmp_path / "run")["code"] == "out-of-memory"
+
+
+@pytest.fixture
+def built(told, tmp_path):
+    """A series adapter `a`, and a LoRA that was trained on top of it."""
+    train_adapter(told(output_dir=str(tmp_path / "a"), adapter="series"), lambda _: None)
+    recipe = told(output_dir=str(tmp_path / "b"), frozen={"a": str(tmp_path / "a")}, save_steps=2)
+    train_adapter(recipe, lambda _: None)
+    return recipe
+
+
+def attached_by(folder, place):
+    """The tensors of every adapter that a directory brings along."""
+    model = pretrained.load(folder).model
+    llmad.load(model, place)
+    return {name: [tensor.clone() for _, tensor in llmad.parameters(model, name)] for name in state(model).adapters}
+
+
+def test_an_adapter_brings_along_what_it_was_built_on(built, tmp_path, folder):
+    there = tensors(tmp_path / "a" / "adapter")
+    shutil.rmtree(tmp_path / "a")  # the copy does
+    places = [tmp_path / "b" / "adapter", *(tmp_path / "b" / "checkpoints").iterdir()]
+    assert len(places) == 3
+    for place in places:
+        assert tensors(place / "built_on" / "a") == there
+        assert list(attached_by(folder, place)) == ["a", "default"]
+    assert "built on" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_a_run_that_is_built_on_another_goes_on_from_its_own_copy(built, told, tmp_path):
+    straight = tensors(tmp_path / "b" / "adapter")
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "step-00000004")
+    train_adapter(told(output_dir=str(tmp_path / "a2"), adapter="series", seed=5), lambda _: None)
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a2").rename(tmp_path / "a")  # another adapter in the old place
+    assert steps_of(built, tmp_path / "b") == [3, 4]
+    assert tensors(tmp_path / "b" / "adapter") == straight
+
+
+def test_what_is_built_on_what_is_built_on_another_brings_both(built, told, tmp_path, folder):
+    recipe = told(output_dir=str(tmp_path / "c"), frozen={"b": str(tmp_path / "b")}, adapter="ia3")
+    train_adapter(recipe, lambda _: None)
+    assert list(attached_by(folder, tmp_path / "c" / "adapter")) == ["a", "b", "default"]
+
+
+def test_a_run_does_not_go_on_in_another_order_of_what_it_is_built_on(told, tmp_path):
+    for name in "ab":
+        train_adapter(told(output_dir=str(tmp_path / name)), lambda _: None)
+    frozen = {name: str(tmp_path / name) for name in "ab"}
+    train_adapter(told(output_dir=str(tmp_path / "c"), frozen=frozen), lambda _: None)
+    turned = told(output_dir=str(tmp_path / "c"), frozen=dict(reversed(frozen.items())), max_steps=6)
+    with pytest.raises(ResumeError, match="frozen"):
+        train_adapter(turned, lambda _: None, tmp_path / "c")
+
+
+def test_a_copy_that_is_missing_leaves_the_model_alone(built, tmp_path, folder):
+    shutil.rmtree(tmp_path / "b" / "adapter" / "built_on")
+    model = pretrained.load(folder).model
+    with pytest.raises(llmad.ModelError, match="built_on/a is no adapter directory"):
+        llmad.load(model, tmp_path / "b" / "adapter")
+    assert not state(model).adapters
+
+
+def test_an_adapter_that_is_broken_leaves_nothing_of_what_it_was_built_on(built, tmp_path, folder):
+    (tmp_path / "b" / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    model = pretrained.load(folder).model
+    with pytest.raises(llmad.ModelError, match="cannot be read"):
+        llmad.load(model, tmp_path / "b" / "adapter")
+    assert not state(model).adapters
+
+
+def test_a_float16_run_that_was_stopped_goes_on_bit_for_bit(told, tmp_path):
+    how = {"dtype": "float16", "adapter": DROPOUT, "max_steps": 6}
+    train_adapter(told(output_dir=str(tmp_path / "straight"), **how), lambda _: None)
+    recipe = told(output_dir=str(tmp_path / "stopped"), save_steps=3, **how)
+    with pytest.raises(StopError):
+        train_adapter(recipe, stop_after(4))
+    cursor = json.loads((tmp_path / "stopped" / "checkpoints" / "step-00000003" / "cursor.json").read_text())
+    assert cursor["scaler"]["scale"] >= 1024
+    assert steps_of(recipe, tmp_path / "stopped") == [4, 5, 6]
+    assert tensors(tmp_path / "stopped" / "adapter") == tensors(tmp_path / "straight" / "adapter")
