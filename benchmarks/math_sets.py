@@ -1,6 +1,6 @@
 """The real thing, small: train on the paper's 3,260 rows and score all six math sets, on five backbones.
 
-    python benchmarks/math_sets.py ../shared/data/math
+    python benchmarks/math_sets.py FOLDER
 
 The backbones are the embedded one and four with random weights (`examples/random_backbones.py`); what they reach says
 that the way from real rows to scores is sound, and nothing about the methods.
