@@ -148,7 +148,7 @@ def test_what_cannot_work_is_refused(llama, tiny, snapshot):
     with pytest.raises(UsageError, match="compacter: bottleneck 10 is not a multiple of phm_dim 4"):
         llmad.parse_spec("compacter[bottleneck=10]")
     known = snapshot(llama)
-    with pytest.raises(ModelError, match=r"lm_head: its width 97 is not a multiple of phm_dim 4") as caught:
+    with pytest.raises(ModelError, match=r"lm_head: width 97 is not a multiple of phm_dim 4") as caught:
         llmad.attach(llama, "compacter[sites=head]")
     assert caught.value.code == "indivisible"
     with pytest.raises(ModelError, match="width 32 is not a multiple of phm_dim 3"):

@@ -97,7 +97,7 @@ def test_dropout_acts_in_training_and_not_in_what_is_saved(model, ids, logits, t
 @pytest.mark.parametrize("architecture", ["llama"])
 def test_the_middle_is_as_wide_as_the_model_where_nothing_is_said(model, encoder):
     shapes = {name: tuple(t.shape) for name, t in own(llmad.attach(model, f"p-tuning[encoder={encoder}]")).items()}
-    assert shapes["embedding.weight"] == (20, 32)
+    assert shapes["embedding.weight"] == (100, 32)
     assert shapes["mlp_head.0.weight"] == ((32, 32) if encoder == "mlp" else (64, 64))
 
 
