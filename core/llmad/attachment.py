@@ -202,18 +202,27 @@ def _without(stages: list[Stage], name: str) -> list[Stage]:
 def _checked(model: nn.Module, stages: list[Stage]) -> list[Stage]:
     """The stages, where their adapters can act at the same time."""
     for stage in stages:
-        places: dict[str, dict[str, Site]] = {}
-        for name in stage.names:
-            for site, module in attached(model, name).modules.items():
-                if len(stage.names) > 1 and module.whole_call:
-                    reason = f"adapter {name!r} acts on the whole model and cannot stand beside another"
-                    raise UsageError("not-beside", reason, "stack it instead")
-                places.setdefault(site.path, {})[site.slot] = site
-        for path, slots in places.items() if len(stage.names) > 1 else ():
-            if len(slots) > 1 and not all(site.rows and not site.before for site in slots.values()):
-                reason = f"{'+'.join(stage.names)} sit at different sides or parts of {path}: their updates have no sum"
-                raise UsageError("not-beside", reason, "stack them instead")
+        modules = {name: attached(model, name).modules for name in stage.names}
+        if len(stage.names) > 1:
+            _check_beside(modules)
     return stages
+
+
+def _check_beside(modules: dict[str, dict[Site, AdapterModule]]) -> None:
+    """Adapters side by side have a sum where they share a place only if each sees the place itself."""
+    there: dict[str, dict[str, list[Site]]] = {}  # path, adapter
+    for name, own in modules.items():
+        for site, module in own.items():
+            if module.whole_call:
+                reason = f"adapter {name!r} acts on the whole model and cannot stand beside another"
+                raise UsageError("not-beside", reason, "stack it instead")
+            there.setdefault(site.path, {}).setdefault(name, []).append(site)
+    for path, by_name in there.items():
+        sites = [site for own in by_name.values() for site in own]
+        apart = all(site.rows and not site.before for site in sites)  # roles of a fused linear
+        if len(by_name) > 1 and len({site.slot for site in sites}) > 1 and not apart:
+            reason = f"{'+'.join(by_name)} sit at different sides or parts of {path}: their updates have no sum"
+            raise UsageError("not-beside", reason, "stack them instead")
 
 
 def _check_taken_over(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> None:

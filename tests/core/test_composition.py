@@ -197,3 +197,9 @@ def test_what_is_attached_within_a_block_stands_alone_afterwards(llama):
         llmad.attach(llama, "lora", "c")
         llmad.activate(llama, "a+c")
     assert [stage.names for stage in state(llama).active] == [("a",), ("b",), ("c",)]
+
+
+def test_both_sides_of_a_place_may_be_one_adapters(llama, ids, perturb):
+    for seed, (name, spec) in enumerate((("a", "series[sites=mlp.down+mlp.down@before]"), ("b", "lora"))):
+        perturb(llmad.attach(llama, spec, name), name, seed=seed)
+    close(alone(llama, ["a+b"], ids), alone(llama, ["a", "b"], ids))
