@@ -124,9 +124,10 @@ def _plan(event: Prepared) -> Group:
     recipe, plan = event.recipe, event.plan
     left_out = f", {event.left_out:,} left out (longer than {recipe.max_length} tokens)" if event.left_out else ""
     goes_on = f", going on after step {event.done:,}" if event.done else ""
+    built_on = f" on top of {', '.join(recipe.frozen)}, frozen" if recipe.frozen else ""
     facts = {
         "backbone": f"{recipe.backbone} on {event.device}",
-        "adapter": recipe.adapter,
+        "adapter": f"{recipe.adapter}{built_on}",
         "sites": f"{len(plan.sites)} ({plan.roles})",
         "parameters": f"{plan.trainable_parameters:,} trained of {plan.total_parameters:,} ({plan.share:.2%})",
         "data": f"{event.rows:,} rows of {recipe.data or f'task {recipe.task}'}{left_out}",

@@ -248,3 +248,14 @@ def test_a_run_that_is_terminated_says_so(long_run, place):
     assert "Traceback" not in err
     status = json.loads((place / "out" / "status.json").read_text())
     assert status == {"status": "failed", "code": "Stopped", "message": "stopped by SIGTERM"}
+
+
+def test_what_a_run_is_built_on_is_said(llmad, rows, folder, trained):
+    done = llmad("train", "-b", folder, "-d", rows, "--dry-run", "--set", f"frozen={{style: {trained}}}")
+    assert done.code == 0, done.err
+    assert "lora on top of style, frozen" in done.out
+
+
+def test_a_frozen_adapter_that_is_missing_is_refused(refused, rows, folder, no_model):
+    told = refused(4, "train", "-b", folder, "-d", rows, "--set", "frozen={style: nowhere}")
+    assert "frozen: style: nowhere is no adapter directory" in told
