@@ -124,11 +124,8 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
     Raises:
         UsageError: no adapter has that name, or another one acts through it.
     """
-    attached(model, name)
+    check_detachable(model, name)
     own = state(model)
-    for other, using in own.adapters.items():
-        if name in using.spec.takes_over() and other != name:
-            raise UsageError("in-use", f"adapter {other!r} works with {name!r}", f"detach {other!r} first")
     removed = own.adapters.pop(name)
     again = [Stage((other,)) for other in removed.took_over if name in _acting(own)]
     own.active[:] = _without(own.active, name) + again
@@ -139,6 +136,14 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
             model.get_parameter(key).requires_grad_(flag)
         delattr(model, _STATE)
     return model
+
+
+def check_detachable(model: nn.Module, name: str) -> None:
+    """Refuse, before anything is changed, to take out an adapter that is not there or that another acts through."""
+    attached(model, name)
+    for other, using in state(model).adapters.items():
+        if name in using.spec.takes_over() and other != name:
+            raise UsageError("in-use", f"adapter {other!r} works with {name!r}", f"detach {other!r} first")
 
 
 def activate(model: nn.Module, *names: str) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from llmad import weights
-from llmad.attachment import Attached, attached, detach, state
+from llmad.attachment import Attached, attached, check_detachable, detach, state
 from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
 from llmad.site import Site
@@ -16,9 +16,10 @@ def merge(model: nn.Module, name: str = "default") -> nn.Module:
     Sums are made in float32 (float64 where the weight is) and rounded once to the weight's dtype.
 
     Raises:
-        UsageError: no adapter has that name.
+        UsageError: no adapter has that name, or another one acts through it.
         ModelError: the method is not linear, or a weight is shared, quantised or not finite; nothing is changed.
     """
+    check_detachable(model, name)
     own = attached(model, name)
     _check_order(model, name, own)
     shared = _shared_storage(model)

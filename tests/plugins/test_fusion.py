@@ -119,3 +119,11 @@ def test_rows_of_one_batch_may_be_fused_or_not(fused, ids, perturb):
         found = fused(ids).logits
     for row, logits in enumerate(wanted):
         torch.testing.assert_close(found[row], logits[row], atol=1e-5, rtol=1e-5)
+
+
+def test_what_it_fuses_is_not_merged_below_it(fused, snapshot):
+    llmad.activate(fused, "b")
+    before = snapshot(fused)
+    with pytest.raises(llmad.UsageError, match="'fusion' works with 'b'"):
+        llmad.merge(fused, "b")
+    assert snapshot(fused) == before
