@@ -39,6 +39,35 @@ class Fused:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """A role of every expert, in a parameter that stacks their matrices: (experts, out_features, in_features).
+
+    Where several roles share the output rows (gate and up), the role is part number `part` of `parts` equal ones,
+    one after the other or, `interleaved`, row by row in turn. `transposed` says that the parameter is (experts,
+    in_features, out_features).
+    """
+
+    path: str
+    parameter: str
+    part: int = 0
+    parts: int = 1
+    transposed: bool = False
+    interleaved: bool = False
+
+    def rows(self, out_features: int) -> Rows | None:
+        """The role's rows of an expert's outputs; None where all are its."""
+        length = out_features // self.parts
+        if self.parts == 1:
+            return None
+        if self.interleaved:
+            return Rows(length, self.parts, self.part, 1)
+        return Rows(1, out_features, self.part * length, length)
+
+
+Place = str | Fused | Stacked
+
+
+@dataclass(frozen=True)
 class Backbone:
     """The description of a model family; a plugin returns it from `llmad_backbones`.
 
@@ -50,7 +79,8 @@ class Backbone:
         embed: path of the token embedding.
         head: path of the output projection.
         blocks: path of the list of blocks.
-        parts: role to path inside a block; a part that a model does not have is simply not there.
+        parts: role to its place inside a block, or to several that a role can have in different blocks or in one; a
+            place that a model does not have is simply not there.
         residual: role to the name of the argument that the part's module adds to its own output, if it does.
         shapes: name of a well-known size to its config, `model_type` included; enough to plan, without weights.
         folders: name to a local folder with weights and tokenizer that the plugin ships.
@@ -63,7 +93,7 @@ class Backbone:
     embed: str = ""
     head: str = ""
     blocks: str = ""
-    parts: Mapping[str, str | Fused] = field(default_factory=dict)
+    parts: Mapping[str, Place | tuple[Place, ...]] = field(default_factory=dict)
     residual: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)

@@ -6,17 +6,18 @@ keys, and quantised linears keep their own forward. Swapping the class back give
 """
 
 from collections.abc import Iterator
-from functools import cache, wraps
+from functools import cache, partial, reduce, wraps
 from types import MethodType
 from typing import Any, cast
 
 from torch import nn
 
-from llmad.around import Acting, around
+from llmad.around import Acting, Call, around
 from llmad.composition import Stage
 from llmad.errors import ModelError
+from llmad.experts import Wraps, routed
 from llmad.module import AdapterModule
-from llmad.site import Site
+from llmad.site import Site, Stack
 
 _SLOTS = "_llmad_sites"  # name and slot of each adapter here to its site
 _ACTIVE = "_llmad_active"  # the stages of active adapters, innermost first; one list for the whole model
@@ -28,9 +29,26 @@ class Host:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward with the active adapters around it, the first of them innermost."""
         call = super().forward  # type: ignore[misc]  # the module's own class comes next
-        for acting in acting_here(cast(nn.Module, self)):
-            call = around(call, acting)
+        every = list(acting_here(cast(nn.Module, self)))
+        if experts := [acting for acting in every if acting.site.stack]:
+            call = routed(cast(nn.Module, self), call, _by_expert(experts))
+        for acting in every:
+            if not acting.site.stack:
+                call = around(call, acting)
         return call(*args, **kwargs)
+
+
+def _by_expert(every: list[Acting]) -> Wraps:
+    """What is around each expert's matrix, the first innermost."""
+    there: dict[tuple[str, int], list[Acting]] = {}
+    for acting in every:
+        stack = cast(Stack, acting.site.stack)
+        there.setdefault((stack.parameter, stack.expert), []).append(acting)
+    return {place: partial(_nested, own) for place, own in there.items()}
+
+
+def _nested(every: list[Acting], call: Call) -> Call:
+    return reduce(around, every, call)
 
 
 def acting_here(module: nn.Module) -> Iterator[Acting]:

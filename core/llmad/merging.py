@@ -80,7 +80,7 @@ def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]
         return f"{type(module).__name__} is not a linear update of a weight"
     if reason := weights.fault(place, site):
         return reason
-    weight = place.get_parameter("weight")
+    weight = weights.parameter(place, site)
     if weight.device.type == "meta":
         return "its weight is not in memory"
     if weight.data_ptr() in shared:

@@ -1,7 +1,9 @@
 """The selector grammar: which places, in which layers.
 
     attn.q+attn.v             roles
-    attn.*   mlp.*   linear   groups (`linear`: every linear map of the blocks)
+    attn.*   mlp.*   mixer.*  groups of roles
+    expert.*                  the linear maps of the experts in a mixture
+    linear                    every linear map of the blocks, experts and routers left out
     mlp.in                    the linear maps that the MLP's input goes into: up, and gate where there is one
     attn.qkv                  the linear maps that make q, k and v; one that is fused counts once, as a whole
     mlp.up@before             the adapter transforms the place's input instead of its output
@@ -21,12 +23,14 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from llmad.errors import nearest
-from llmad.site import LINEAR_ROLES, QKV_ROLE, ROLES, Site
+from llmad.site import ATTENTION_ROLES, EXPERT_ROLES, MIXER_ROLES, MLP_ROLES, QKV_ROLE, ROLES, Site
 
 GROUPS = {
-    "linear": LINEAR_ROLES,
-    "attn.*": tuple(role for role in LINEAR_ROLES if role.startswith("attn.")),
-    "mlp.*": tuple(role for role in LINEAR_ROLES if role.startswith("mlp.")),
+    "linear": (*ATTENTION_ROLES, *MIXER_ROLES, *MLP_ROLES),
+    "attn.*": ATTENTION_ROLES,
+    "mixer.*": MIXER_ROLES,
+    "mlp.*": MLP_ROLES,
+    "expert.*": EXPERT_ROLES,
     "mlp.in": ("mlp.gate", "mlp.up"),
     QKV_ROLE: ("attn.q", "attn.k", "attn.v", QKV_ROLE),
 }

@@ -3,8 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MODULE_ROLES = ("model", "embed", "block", "attn", "mlp", "head")
-LINEAR_ROLES = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")
+MODULE_ROLES = ("model", "embed", "block", "attn", "mixer", "mlp", "head")
+ATTENTION_ROLES = ("attn.q", "attn.k", "attn.v", "attn.o")
+MIXER_ROLES = ("mixer.in", "mixer.out")  # of a block's part that mixes positions without queries, keys and values
+MLP_ROLES = ("mlp.gate", "mlp.up", "mlp.down")
+EXPERT_ROLES = ("expert.gate", "expert.up", "expert.down")
+LINEAR_ROLES = (*ATTENTION_ROLES, *MIXER_ROLES, *MLP_ROLES, *EXPERT_ROLES)
 ROLES = (*MODULE_ROLES, *LINEAR_ROLES)
 QKV_ROLE = "attn.qkv"  # q, k and v where one linear makes them, as a whole
 PATH_ROLE = "path"  # the role of a place that was chosen by its path and has no role of its own
@@ -35,6 +39,21 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """One expert's matrix in a parameter that holds those of all experts, (experts, out_features, in_features).
+
+    Attributes:
+        parameter: the parameter's name in the module at the site's path.
+        expert: which one.
+        transposed: the parameter is (experts, in_features, out_features).
+    """
+
+    parameter: str
+    expert: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
 class Site:
     """One place in a model.
 
@@ -47,6 +66,7 @@ class Site:
         rows: the role's rows where the linear is fused; None where the whole output is the role's.
         before: the adapter transforms the place's input instead of its output; with `rows`, for these rows alone.
         residual: name of the argument that the place's module adds to its own output, if it does.
+        stack: which matrix of a stacked parameter the place is; None where a module of its own holds it.
     """
 
     path: str
@@ -57,16 +77,19 @@ class Site:
     rows: Rows | None = None
     before: bool = False
     residual: str | None = None
+    stack: Stack | None = None
 
     @property
     def label(self) -> str:
         """The place in words and in files: its path, with the role where it shares the path with others."""
-        return self.path + (f"[{self.role}]" if self.rows else "") + ("@before" if self.before else "")
+        place = f"{self.path}.{self.stack.parameter}.{self.stack.expert}" if self.stack else self.path
+        return place + (f"[{self.role}]" if self.rows else "") + ("@before" if self.before else "")
 
     @property
     def slot(self) -> str:
-        """The key in the module's `adapters`: the role, as a valid module name."""
-        return self.role.replace(".", "_") + ("_before" if self.before else "")
+        """The key in the module's `adapters`: the role, as a valid module name; with the expert's number."""
+        expert = f"_{self.stack.expert}" if self.stack else ""
+        return self.role.replace(".", "_") + expert + ("_before" if self.before else "")
 
     @property
     def linear(self) -> bool:

@@ -37,7 +37,7 @@ class AdapterSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     name: ClassVar[str]
-    fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mlp", "block", "head", QKV_ROLE, PATH_ROLE)
+    fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mixer", "mlp", "block", "head", QKV_ROLE, PATH_ROLE)
     learning_rate: ClassVar[float] = 3e-4
     rate_falls_with_width: ClassVar[bool] = True
 

@@ -17,13 +17,12 @@ def weight(module: nn.Module, site: Site) -> Tensor:
     """
     if reason := fault(module, site):
         raise ModelError("no-weight", f"{site.label}: {reason}", "choose another method for this place")
-    whole = module.get_parameter("weight")
-    return _own(whole.T if _transposed(module) else whole, site)
+    return _own(_whole(module, site), site)
 
 
 def bias(module: nn.Module, site: Site) -> Tensor | None:
-    """The bias at a site, (out_features,), if the linear map has one."""
-    whole = getattr(module, "bias", None)
+    """The bias at a site, (out_features,), if the linear map has one; an expert's is added outside of its place."""
+    whole = None if site.stack else getattr(module, "bias", None)
     return _own(whole, site) if isinstance(whole, Tensor) else None
 
 
@@ -31,25 +30,33 @@ def bias(module: nn.Module, site: Site) -> Tensor | None:
 def write(module: nn.Module, site: Site, weight: Tensor, bias: Tensor | None) -> None:
     """Put a weight (out_features, in_features) and a bias (out_features,) in the place of a site's own."""
     rows = site.rows.index() if site.rows else slice(None)
-    whole = module.get_parameter("weight")
-    (whole.T if _transposed(module) else whole)[rows] = weight
+    _whole(module, site)[rows] = weight
     if bias is not None:
         module.get_parameter("bias")[rows] = bias
 
 
+def parameter(module: nn.Module, site: Site) -> nn.Parameter:
+    """The parameter that holds the weight of a site, whatever else it holds."""
+    return module.get_parameter(site.stack.parameter if site.stack else "weight")
+
+
 def fault(module: nn.Module, site: Site) -> str:
     """Why a place has no weight to read; empty where it has one."""
-    found = getattr(module, "weight", None)
-    if not site.linear or not isinstance(found, Tensor) or found.dim() != 2:
+    found = getattr(module, site.stack.parameter if site.stack else "weight", None)
+    if not site.linear or not isinstance(found, Tensor) or found.dim() != (3 if site.stack else 2):
         return "the place is no linear map"
     if found.dtype not in _PLAIN:
         return "its weight is quantised"
     return ""
 
 
-def _transposed(module: nn.Module) -> bool:
-    """Whether the weight is kept as (in_features, out_features), as transformers' Conv1D does."""
-    return hasattr(module, "nf")
+def _whole(module: nn.Module, site: Site) -> Tensor:
+    """The weight with the rows of other roles, (all out_features, in_features), as a view of what is stored."""
+    held: Tensor = parameter(module, site)
+    if site.stack:
+        held = held[site.stack.expert]
+    transposed = site.stack.transposed if site.stack else hasattr(module, "nf")  # transformers' Conv1D
+    return held.T if transposed else held
 
 
 def _own(whole: Tensor, site: Site) -> Tensor:

@@ -4,7 +4,7 @@ from torch import nn
 
 import llmad
 from llmad import ModelError, UsageError
-from llmad.match import depth, select
+from llmad.match import layout, select
 
 LINEAR = {"attn.q", "attn.k", "attn.v", "attn.o", "mlp.up", "mlp.down"}
 PARTS = {
@@ -121,7 +121,7 @@ def test_the_order_is_the_models(llama):
 
 
 def test_depth_counts_the_blocks(tiny):
-    assert depth(tiny("gptj", layers=4)) == 4
+    assert len(layout(tiny("gptj", layers=4)).blocks) == 4
 
 
 @pytest.mark.parametrize(("text", "code", "words"), [
