@@ -102,5 +102,8 @@ def llmad_adapters() -> list[type[AdapterSpec]]:
 
 
 def _sayable(sites: Sequence[Site]) -> bool:
+    """Whether PEFT has words for it: modules only, and factors on one side of each."""
+    if any(site.stack for site in sites):
+        return False
     before = {site.path for site in sites if site.before}
     return not any(site.path in before and (site.rows or not site.before) for site in sites)

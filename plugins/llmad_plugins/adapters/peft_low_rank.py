@@ -107,10 +107,11 @@ class PeftLowRank(LowRankOptions):
         return cast(Self, cls.read(options))
 
     def _sayable(self, sites: Sequence[Site]) -> bool:
-        """Whether PEFT has words for it: nothing before a place, one scale a linear, no half of a magnitude."""
+        """Whether PEFT has words for it: modules only, nothing before them, one scale and no half of a magnitude each."""
         scales = {site.path: self.scale(self.rank(site)) for site in sites}
         return all(
             not site.before
+            and not site.stack
             and self.scale(self.rank(site)) == scales[site.path]
             and not (site.rows and self.own_tensors)
             for site in sites
