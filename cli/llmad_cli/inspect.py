@@ -1,21 +1,27 @@
 """`llmad inspect`: the model as a tree with roles, what a spec would adapt, and the parameters; no weights needed."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from llmad_cli.console import out, print_json
 
 if TYPE_CHECKING:
+    from llmad.explain import Kind
     from llmad.plan import Plan
 
 
 def inspect(
     backbone: Annotated[str, typer.Argument(help="A built-in name or shape, a local folder, or a hub id.")],
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="An adapter spec.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say how each place was found, and what has no role.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Draw a model as a tree with roles, and what an adapter would do to it."""
@@ -24,16 +30,22 @@ def inspect(
 
     find(backbone)
     spec = parse_spec(adapter) if adapter else None
-    from llmad.match import sites
+    from llmad.explain import kinds
+    from llmad.match import layout
     from llmad.plan import plan
     from llmad.pretrained import skeleton
 
     model = skeleton(backbone)
-    made = plan(model, spec)
+    made, there = plan(model, spec), layout(model)
+    rows = kinds(there.findings) if explain else []
     if as_json:
-        print_json({"backbone": backbone, "adapter": str(spec) if spec else None, **made.describe()})
+        found = {"explanation": [row.describe() for row in rows]} if explain else {}
+        about = {"backbone": backbone, "described_by": there.backbone or None, "adapter": str(spec) if spec else None}
+        print_json({**about, **made.describe(), **found})
         return
-    out.print(_draw(backbone, _node("", model, _roles(sites(model)), _roles(made.sites) if spec else {})))
+    out.print(_draw(backbone, _node("", model, _roles(there.sites), _roles(made.sites) if spec else {})))
+    if explain:
+        out.print(_explained(rows))
     out.print(_totals(made, str(spec) if spec else None))
 
 
@@ -65,11 +77,21 @@ def _node(path: str, module: Any, roles: dict[str, list[str]], adapted: dict[str
 
 
 def _roles(sites: Any) -> dict[str, list[str]]:
-    """Path to the roles there."""
-    found: dict[str, list[str]] = {}
+    """Path to the roles there, each with its number where there are several of it."""
+    found: dict[str, Counter[str]] = {}
     for site in sites:
-        found.setdefault(site.path, []).append(site.role + ("@before" if site.before else ""))
-    return found
+        found.setdefault(site.path, Counter())[site.role + ("@before" if site.before else "")] += 1
+    return {
+        path: [role if count == 1 else f"{role} x {count}" for role, count in roles.items()]
+        for path, roles in found.items()
+    }
+
+
+def _explained(rows: "list[Kind]") -> Table:
+    table = Table("places", "x", "role", "", "why", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(row.places, f"{row.count:,}", row.role or "-", row.confidence if row.role else "", row.why)
+    return table
 
 
 def _draw(title: str, node: _Node) -> Tree:
@@ -106,4 +128,5 @@ def _totals(made: "Plan", spec: str | None) -> Text:
         (spec, "bold green"),
         f": {len(made.sites)} sites ({made.roles}), "
         f"{made.trainable_parameters:,} trained of {made.total_parameters:,} parameters ({made.share:.3%})",
+        ("\nnot adapted: " + made.rest if made.rest else "", "dim"),
     )

@@ -86,7 +86,7 @@ def parts(block: Block) -> tuple[list[Part], list[Finding]]:
         why = "its block attends to more than the text, and a text alone does not pass it"
         return [], left + [Finding(part.path, "", "none", why) for part in found]
     for leaf in _without(leaves, found):
-        why = f"no role is known for it; path:{leaf.path} reaches it"
+        why = "no role is known for it; `path:` reaches it"
         left.append(Finding(leaf.path, "", "none", why))
     return found, left + _others(block, {part.path for part in found if part.stacked})
 
@@ -179,7 +179,9 @@ def _attention(block: Block, leaves: Sequence[_Leaf]) -> list[Part]:
 def _input(leaf: _Leaf, roles: tuple[str, ...], fused: bool, inputs: Sequence[_Leaf]) -> Part:
     """A map that makes queries, keys or values; sure where its neighbours are there too."""
     alone = len(inputs) == 1 and len(roles) < 3
-    return Part(leaf.path, roles, "likely" if alone else "sure", f"named {leaf.name} in {leaf.holder}", fused)
+    return Part(
+        leaf.path, roles, "likely" if alone else "sure", f"named {leaf.name}, {leaf.wide_in} to {leaf.wide_out}", fused
+    )
 
 
 def _attention_out(block: Block, holder: str, leaves: Sequence[_Leaf], inputs: Sequence[_Leaf]) -> _Leaf | None:

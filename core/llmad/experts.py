@@ -73,7 +73,7 @@ class _View:
         elif self.experts is None:  # a batched product: the tokens of an expert are one entry of the batch
             yield from ((expert, torch.tensor([expert], device=self.held.device)) for expert in range(tokens))
         else:
-            for expert in self.experts.unique().tolist():
+            for expert in torch.unique(self.experts).tolist():
                 yield expert, (self.experts == expert).nonzero().flatten()
 
 

@@ -82,7 +82,7 @@ def select(model: nn.Module, spec: AdapterSpec) -> list[Site]:
 
 
 def _is_default(spec: AdapterSpec) -> bool:
-    return spec.sites == type(spec).model_fields["sites"].default
+    return bool(spec.sites == type(spec).model_fields["sites"].default)
 
 
 def _as_asked(spec: AdapterSpec, there: Layout, model: nn.Module) -> list[Site]:

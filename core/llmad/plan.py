@@ -1,7 +1,6 @@
 """Plan: what a spec would do to a model, in numbers, without doing it."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +8,26 @@ from torch import nn
 
 from llmad.attachment import attached, build, parameters
 from llmad.attachment import plan as checked_sites
-from llmad.match import sites
-from llmad.site import Site
+from llmad.layout import Layout
+from llmad.match import layout
+from llmad.site import MODULE_ROLES, Site
 from llmad.spec import AdapterSpec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sites, and parameters: those that would be trained, and all, the adapter's included."""
+    """Sites, and parameters: those that would be trained, and all, the adapter's included.
+
+    `places` and `left` say for each role how many places are adapted and how many are not; `roleless` counts the
+    linear maps and other large weights that have no role, routers for one.
+    """
 
     sites: tuple[Site, ...]
     trainable_parameters: int
     total_parameters: int
+    places: dict[str, int]
+    left: dict[str, int]
+    roleless: int
 
     @property
     def share(self) -> float:
@@ -29,15 +36,23 @@ class Plan:
 
     @property
     def roles(self) -> str:
-        """The roles with how many sites each has, such as `attn.q x 32`."""
-        counts = Counter(site.role + ("@before" if site.before else "") for site in self.sites)
-        return ", ".join(f"{role} x {count}" for role, count in counts.items())
+        """The adapted roles with how many places each has, such as `attn.q x 32`."""
+        return _in_words(self.places)
+
+    @property
+    def rest(self) -> str:
+        """The same of the linear maps that are not adapted, and how many things have no role."""
+        roleless = f"{self.roleless:,} without a role" if self.roleless else ""
+        return ", ".join(filter(None, (_in_words(self.left), roleless)))
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, for JSON."""
         return {
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
+            "adapted": self.places,
+            "not_adapted": self.left,
+            "without_role": self.roleless,
             "sites": [site.describe() for site in self.sites],
         }
 
@@ -48,19 +63,39 @@ def plan(model: nn.Module, spec: AdapterSpec | None) -> Plan:
     Raises:
         UsageError, ModelError: as `attach` would.
     """
-    base = sum(parameter.numel() for parameter in model.parameters())
+    base, there = sum(parameter.numel() for parameter in model.parameters()), layout(model)
     if spec is None:
-        return Plan(tuple(sites(model)), 0, base)
+        return _plan(there.sites, 0, base, there)
     chosen = checked_sites(model, spec, "default")
     own = _count(list(build(model, spec, chosen).values()))
-    return Plan(tuple(chosen), own, base + own)
+    return _plan(chosen, own, base + own, there)
 
 
 def summary(model: nn.Module, name: str = "default") -> Plan:
     """The same of an adapter that is attached."""
     own = sum(parameter.numel() for _, parameter in parameters(model, name))
     total = sum(parameter.numel() for parameter in model.parameters())
-    return Plan(tuple(attached(model, name).modules), own, total)
+    return _plan(list(attached(model, name).modules), own, total, layout(model))
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{role} x {count:,}" for role, count in counts.items())
+
+
+def _plan(sites: Sequence[Site], own: int, total: int, there: Layout) -> Plan:
+    taken = {(site.path, site.role, site.stack) for site in sites}
+    linear = [site for site in there.sites if site.role not in MODULE_ROLES]
+    left = [site.role for site in linear if (site.path, site.role, site.stack) not in taken]
+    names = [site.role + ("@before" if site.before else "") for site in sites]
+    roleless = sum(not finding.role for finding in there.findings)
+    return Plan(tuple(sites), own, total, _tally(names), _tally(left), roleless)
+
+
+def _tally(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 def _count(modules: Sequence[nn.Module]) -> int:

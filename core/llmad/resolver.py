@@ -6,8 +6,7 @@ decision is a `Finding` with its reason, and so is every linear map that is left
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, cast
 
 from torch import nn
@@ -43,7 +42,7 @@ def resolved(model: nn.Module) -> Layout:
     told = _told_apart(model, [part for _, part in found])
     named: list[tuple[Site, Finding]] = [
         (site, Finding(site.label, site.role, "sure", "transformers names it"))
-        for site in outer_sites(modules, _common([embed, roots[0][0]]), embed, head, width)
+        for site in outer_sites(modules, ".".join(_shared(embed, roots[0][0])), embed, head, width)
     ]
     for layer, own in enumerate(roots):
         in_layer = [part for number, part in found if number == layer]
@@ -79,7 +78,7 @@ def _blocks(model: nn.Module, modules: Mapping[str, nn.Module], embed: str) -> l
         raise ModelError("unknown-layout", f"{type(model).__name__} has no list of blocks", _CURE)
 
     def nearness(path: str) -> tuple[int, int]:
-        common = len(commonprefix([path.split("."), embed.split(".")]))
+        common = len(_shared(path, embed))
         return common, common - path.count(".")
 
     best = max(lists, key=lambda path: (*nearness(path), sum(weight.numel() for weight in lists[path].parameters())))
@@ -105,9 +104,10 @@ def _under(path: str, roots: Sequence[str]) -> bool:
     return any(f"{path}.".startswith(f"{root}.") for root in roots)
 
 
-def _common(paths: Sequence[str]) -> str:
-    """The path of the module that holds all of them."""
-    return ".".join(commonprefix([path.split(".") for path in paths]))
+def _shared(first: str, second: str) -> list[str]:
+    """What two paths have in common from the start: the module that holds both."""
+    pairs = zip(first.split("."), second.split("."), strict=False)
+    return [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
 def _told_apart(model: nn.Module, found: Sequence[Part]) -> Told:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from llmad.site import Rows
 
 Uses = dict[str, dict[str, set[int]]]  # path of the linear map, then role, to the rows that are it
+_TRACED: dict[tuple[type, str, tuple[str, ...]], Uses] = {}
 _FOREIGN = -1
 _PRODUCTS = ("matmul", "__matmul__", "bmm", "baddbmm", "einsum")
 _ACTIVATIONS = ("silu", "gelu", "relu", "sigmoid", "tanh", "leaky_relu", "softplus", "mish", "hardtanh", "relu6")
@@ -33,8 +34,17 @@ _MOVES = (
 def uses(model: nn.Module, paths: Collection[str]) -> Uses:
     """The rows of each of these linear maps, by the role that the model's forward gives them.
 
-    A map whose use is not seen is left out, as is everything where no twin can be made or run.
+    A map whose use is not seen is left out, as is everything where no twin can be made or run. The same architecture
+    is traced once.
     """
+    config = cast(Any, model).config
+    key = type(model), config.to_json_string(), tuple(paths)
+    if key not in _TRACED:
+        _TRACED[key] = _trace(model, paths)
+    return _TRACED[key]
+
+
+def _trace(model: nn.Module, paths: Collection[str]) -> Uses:
     watch = _Watch()
     with suppress(Exception):  # a twin runs a stranger's code without weights: whatever it raises, nothing was seen
         twin = _twin(model)
@@ -107,7 +117,7 @@ class _Watch(TorchFunctionMode):
         """The rows by map and role."""
         found: Uses = {}
         for role, numbers in self.seen:
-            for number in numbers.unique().tolist():
+            for number in torch.unique(numbers).tolist():
                 if number != _FOREIGN:
                     path, row = self.rows[number]
                     found.setdefault(path, {}).setdefault(role, set()).add(row)

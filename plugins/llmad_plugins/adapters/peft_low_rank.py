@@ -107,7 +107,7 @@ class PeftLowRank(LowRankOptions):
         return cast(Self, cls.read(options))
 
     def _sayable(self, sites: Sequence[Site]) -> bool:
-        """Whether PEFT has words for it: modules only, nothing before them, one scale and no half of a magnitude each."""
+        """Whether PEFT has words for it: modules only, nothing before them, one scale each, no half magnitude."""
         scales = {site.path: self.scale(self.rank(site)) for site in sites}
         return all(
             not site.before
