@@ -173,9 +173,16 @@ def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[n
         rows: for each row an adapter or a sum `a+b`, a list of them for a stack, or None for the base.
 
     Raises:
-        UsageError: no adapter has one of the names, a name stands twice, or an adapter cannot stand beside another.
+        UsageError: no adapter has one of the names, a name stands twice, an adapter cannot stand beside another, or
+            one sits at experts, which see the tokens of all rows in an order of their own.
     """
-    return _within(model, _checked(model, by_row(rows)))
+    stages = _checked(model, by_row(rows))
+    for name in {name for stage in stages for name in stage.names}:
+        for site in attached(model, name).modules:
+            if site.stack:
+                reason = f"adapter {name!r} sits at {site.label}, where tokens of all rows are mixed"
+                raise UsageError("not-by-row", reason, "give it all rows, or place it elsewhere")
+    return _within(model, stages)
 
 
 @contextmanager

@@ -92,7 +92,9 @@ def test_a_spec_turns_garbage_into_a_usage_error(sites, layers):
 
 
 def test_groups_mean_their_roles():
-    assert set(GROUPS["linear"]) == set(LINEAR_ROLES) == set(GROUPS["attn.*"]) | set(GROUPS["mlp.*"])
+    groups = [set(GROUPS[name]) for name in ("attn.*", "mixer.*", "mlp.*", "expert.*")]
+    assert set(LINEAR_ROLES) == set().union(*groups)
+    assert set(GROUPS["linear"]) == set(LINEAR_ROLES) - set(GROUPS["expert.*"])
 
 
 def test_an_unknown_role_names_the_nearest():
