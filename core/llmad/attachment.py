@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from llmad import host
+from llmad import host, placement
 from llmad.composition import Names, Stage, by_row, stack
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.match import select
@@ -91,7 +91,7 @@ def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[S
     Weights are drawn on the CPU wherever the base lives, so that a seed means the same weights everywhere.
     """
     hosts = {site: model.get_submodule(site.path) for site in chosen}
-    devices = {site: _device(module) for site, module in hosts.items()}
+    devices = {site: placement.device(module) for site, module in hosts.items()}
     with torch.device("meta" if any(device.type == "meta" for device in devices.values()) else "cpu"):
         modules = spec.assemble(chosen)
         for site in chosen:
@@ -113,6 +113,7 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
     own.active.append(Stage((name,)))
     for site, module in modules.items():
         host.mount(model.get_submodule(site.path), name, site, module, own.active)
+    placement.note_shared(modules.values())
     return model
 
 
@@ -269,6 +270,8 @@ def attached(model: nn.Module, name: str) -> Attached:
     adapters = state(model).adapters
     if name not in adapters:
         raise UsageError("not-attached", f"no adapter {name!r} is attached", nearest(name, list(adapters)))
+    for module in adapters[name].modules.values():
+        placement.settle(module)
     return adapters[name]
 
 
@@ -284,11 +287,3 @@ def _place(spec: AdapterSpec, module: AdapterModule | None, site: Site, host: nn
     vars(module).update(site=site, host=host)
     module.to(device).begin()
     module.to(device).train(host.training)  # again: `begin` may have made parameters
-
-
-def _device(module: nn.Module) -> torch.device:
-    """Where a module computes: where accelerate's hooks take its tensors for the call, or where they are."""
-    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
-    taken = (getattr(hook, "execution_device", None) for hook in hooks)
-    there = (tensor.device for tensor in (*module.parameters(), *module.buffers()))
-    return torch.device(next((device for device in (*taken, *there) if device is not None), "cpu"))

@@ -5,6 +5,8 @@ from hashlib import sha256
 import torch
 from torch import nn
 
+from llmad.placement import stored
+
 _SAMPLES = 32  # values a tensor; enough to tell two trainings apart, few enough to cost nothing
 
 
@@ -17,9 +19,10 @@ def fingerprint(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         if ".adapters." in f".{name}":
             continue
-        flat = parameter.detach().reshape(-1)
+        tensor = stored(model, name) if parameter.is_meta else parameter
+        flat = tensor.detach().reshape(-1)
         step = max(1, flat.numel() // _SAMPLES)
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        if parameter.is_floating_point() and parameter.device.type != "meta":
+        if tensor.is_floating_point() and not tensor.is_meta:
             digest.update(flat[::step][:_SAMPLES].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from llmad import placement
 from llmad.around import Acting, Call, around
 from llmad.composition import Stage
 from llmad.errors import ModelError
@@ -58,7 +59,10 @@ def acting_here(module: nn.Module) -> Iterator[Acting]:
         here = {name: cast(nn.ModuleDict, adapters[name]) for name in stage.names if name in adapters}
         for slot in dict.fromkeys(slot for own in here.values() for slot in own):
             names = [name for name, own in here.items() if slot in own]
-            yield Acting([cast(AdapterModule, here[name][slot]) for name in names], places[names[0], slot], stage)
+            modules = [cast(AdapterModule, here[name][slot]) for name in names]
+            for one in modules:
+                placement.settle(one)  # offloaded with the base after it was attached
+            yield Acting(modules, places[names[0], slot], stage)
 
 
 def mount(module: nn.Module, name: str, site: Site, adapter: AdapterModule, active: list[Stage]) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from llmad import weights
+from llmad import placement, weights
 from llmad.attachment import Attached, attached, check_detachable, detach, state
 from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
@@ -59,7 +59,14 @@ def _check_order(model: nn.Module, name: str, own: Attached) -> None:
 
 
 def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, shared: set[int]) -> None:
-    reason = _fault(model.get_submodule(site.path), site, module, shared)
+    place = model.get_submodule(site.path)
+    if placement.offloaded(place):
+        raise ModelError(
+            "not-mergeable",
+            f"adapter {name!r} cannot be merged at {site.label}: its weight is offloaded, and there during a call only",
+            "load the base without offloading, such as with device_map=cpu, and merge there",
+        )
+    reason = _fault(place, site, module, shared)
     if reason:
         raise ModelError(
             "not-mergeable",

@@ -57,15 +57,19 @@ class AdapterModule(_Module):
         Raises:
             ModelError: the place has no plain weight.
         """
+        from llmad.placement import in_memory
         from llmad.weights import weight
 
-        return weight(self.host, self.site)
+        with in_memory(self.host):
+            return weight(self.host, self.site)
 
     def host_bias(self) -> "Tensor | None":
         """The bias of the place, (out_features,): a fused linear's own rows; None where it has none."""
+        from llmad.placement import in_memory
         from llmad.weights import bias
 
-        return bias(self.host, self.site)
+        with in_memory(self.host):
+            return bias(self.host, self.site)
 
     def beside(self, name: str) -> "AdapterModule":
         """The module of another adapter at the same place.
