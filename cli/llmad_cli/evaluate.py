@@ -17,10 +17,12 @@ def evaluate(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows a task.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Where answers and scores go.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows generated at once.")] = 64,
+    device_map: Annotated[str | None, typer.Option("--device-map", help="auto, or a device such as cuda:0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Score adapters; one JSON line an answer goes to the run directory, or to --output."""
     from llmad.errors import UsageError, nearest
+    from llmad.recipe import placed
     from llmad.registry import registry
     from llmad.task import PROTOCOLS
     from llmad_cli.lists import warn_of_broken_plugins
@@ -28,6 +30,10 @@ def evaluate(
     warn_of_broken_plugins()
     if protocol not in PROTOCOLS:
         raise UsageError("unknown-protocol", f"there is no protocol {protocol!r}", nearest(protocol, list(PROTOCOLS)))
+    try:
+        placed(device_map)
+    except ValueError as error:
+        raise UsageError("bad-value", f"--device-map: {error}") from None
     tasks = [name.strip() for name in (task or "").split(",") if name.strip()]
     for name in tasks:
         registry().task(name)
@@ -47,6 +53,7 @@ def evaluate(
             limit=limit,
             output=Path(output) if output else None,
             batch_size=batch_size,
+            device_map=device_map,
         )
     if as_json:
         print_json(found.describe())

@@ -134,7 +134,7 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
         host.unmount(model.get_submodule(path), name)
     if not own.adapters:
         for key, flag in own.trainable.items():
-            model.get_parameter(key).requires_grad_(flag)
+            placement.set_grad(model, key, flag)
         delattr(model, _STATE)
     return model
 

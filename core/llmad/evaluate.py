@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from llmad import placement
 from llmad.data import pad_token
 from llmad.errors import DataError
 from llmad.task import Prompt, Row, Task
@@ -134,8 +135,9 @@ def _answers(
 def _generate(model: Any, tokenizer: Any, codes: Sequence[Sequence[int]], limit: int) -> list[tuple[str, int]]:
     """Greedy continuations, each with its length in tokens; questions are padded on the left."""
     pad, end, width = pad_token(tokenizer), tokenizer.eos_token_id, max(map(len, codes))
-    ids = torch.tensor([[pad] * (width - len(code)) + list(code) for code in codes], device=model.device)
-    mask = torch.tensor([[0] * (width - len(code)) + [1] * len(code) for code in codes], device=model.device)
+    where = placement.device(model)
+    ids = torch.tensor([[pad] * (width - len(code)) + list(code) for code in codes], device=where)
+    mask = torch.tensor([[0] * (width - len(code)) + [1] * len(code) for code in codes], device=where)
     written = model.generate(
         input_ids=ids,
         attention_mask=mask,

@@ -16,8 +16,9 @@ def fingerprint(model: nn.Module) -> str:
     Values are rounded to bfloat16 first, so that a float32 base and its bfloat16 copy agree.
     """
     digest = sha256()
+    tied = getattr(model, "all_tied_weights_keys", {})  # offloading may make them parameters of their own
     for name, parameter in sorted(model.named_parameters()):
-        if ".adapters." in f".{name}":
+        if ".adapters." in f".{name}" or (parameter.is_meta and name in tied):
             continue
         tensor = stored(model, name) if parameter.is_meta else parameter
         flat = tensor.detach().reshape(-1)

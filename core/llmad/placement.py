@@ -5,7 +5,7 @@ carries hooks that take a call's tensors to a device. An offloaded module has it
 are on the meta device between two.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
 _SHARED = "_llmad_shared"  # name of a parameter to the module that holds it too, and its name there
 
 
@@ -24,6 +25,13 @@ def device(module: nn.Module) -> torch.device:
                 return torch.device(there)
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def devices(model: nn.Module) -> str:
+    """Where the parts of a model are, in words."""
+    parts = getattr(model, "hf_device_map", None) or {"": device(model)}
+    named = (str(torch.device(part) if isinstance(part, int) else part) for part in parts.values())
+    return "+".join(dict.fromkeys(named))
 
 
 def offloaded(module: nn.Module) -> bool:
@@ -57,6 +65,16 @@ def stored(model: nn.Module, name: str) -> Tensor:
     return model.get_parameter(name)
 
 
+def set_grad(model: nn.Module, name: str, flag: bool) -> None:
+    """Set a parameter's `requires_grad`; what was offloaded in inference mode must be made anew for that."""
+    own = model.get_parameter(name)
+    if flag and own.is_inference():
+        own = nn.Parameter(torch.empty_like(own))
+        path, _, last = name.rpartition(".")
+        model.get_submodule(path).register_parameter(last, own)
+    own.requires_grad_(flag)
+
+
 def note_shared(modules: Iterable[nn.Module]) -> None:
     """Remember which parameters several modules hold, since offloading makes a parameter of its own for each."""
     first: dict[int, tuple[nn.Module, str]] = {}
@@ -82,7 +100,7 @@ def settle(module: nn.Module) -> None:
         for name, own in parameters.items():
             found = part.get_parameter(name)
             if own.is_meta and not found.is_meta:
-                torch.utils.swap_tensors(own, nn.Parameter(found.detach().to(where), found.requires_grad))
+                _swap(own, nn.Parameter(found.detach().to(where), found.requires_grad))
             part.register_parameter(name, own)
     for name, (holder, theirs) in vars(module).get(_SHARED, {}).items():
         settle(holder)

@@ -10,7 +10,10 @@ from torch import nn
 
 from llmad.errors import ModelError, UsageError
 from llmad.memory import enough_memory
+from llmad.recipe import DeviceMap
 from llmad.source import find
+
+_ACCELERATORS = ("cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,24 @@ class Pretrained:
 
 
 @enough_memory("choose dtype=bfloat16, or a smaller backbone")
-def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> Pretrained:
+def load(
+    name: str,
+    dtype: str = "auto",
+    device: torch.device | str = "cpu",
+    device_map: DeviceMap = None,
+    offload_folder: str | None = None,
+) -> Pretrained:
     """Load a model and its tokenizer.
 
     Args:
         name: a built-in name with weights, a local Hugging Face folder, or a hub id (`owner/name`).
         dtype: of the weights; `auto` takes what they are stored in.
         device: where the model goes.
+        device_map: where its parts go, as transformers' `from_pretrained` reads it; then `device` has no say.
+        offload_folder: with `device_map`, where weights go that are kept on disk and not in the backbone's own files.
 
     Raises:
-        UsageError: no such backbone, or one that is known by its shape only.
+        UsageError: no such backbone, one that is known by its shape only, or no such device.
         ModelError: the folder is incomplete or broken.
     """
     source = find(name)
@@ -45,10 +56,12 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     offline = isinstance(source, Path)
+    _check_devices(device_map)
+    placed = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
         model, report = AutoModelForCausalLM.from_pretrained(
-            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True
+            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True, **placed
         )
     except torch.OutOfMemoryError:
         raise
@@ -58,7 +71,7 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
         raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
     # A hub model's own sampling and penalties would slip into answers that are meant to be greedy.
     model.generation_config = GenerationConfig()
-    return Pretrained(name, model.to(device).eval(), tokenizer)
+    return Pretrained(name, (model if placed else model.to(device)).eval(), tokenizer)
 
 
 def generation_config(name: str) -> Any:
@@ -111,6 +124,14 @@ def skeleton(name: str) -> nn.Module:
     except Exception as error:
         raise _broken(name, source, error) from None
     return model
+
+
+def _check_devices(device_map: DeviceMap) -> None:
+    """Refuse a device that this machine does not have, before anything is loaded."""
+    for given in device_map.values() if isinstance(device_map, Mapping) else [device_map]:
+        kind, _, number = (f"cuda:{given}" if isinstance(given, int) else str(given)).partition(":")
+        if kind in _ACCELERATORS and int(number or 0) >= getattr(torch, kind).device_count():
+            raise UsageError("no-device", f"device_map: there is no {given!r} on this machine", "choose auto, or cpu")
 
 
 def _broken(name: str, source: object, error: Exception) -> ModelError:

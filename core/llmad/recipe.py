@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import (
@@ -21,12 +21,17 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
 from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest
 from llmad.registry import parse_spec, registry
 from llmad.source import find
+
+DeviceMap = str | int | dict[str, str | int] | None
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's ways to fill the devices there are
+_DEVICE = r"(cpu|mps|(cuda|xpu|npu|hpu|mlu|musa)(:\d+)?)"
 
 Layer = tuple[str, Mapping[str, Any]]  # where the values come from, in words; and the values
 
@@ -57,6 +62,9 @@ class Recipe(BaseModel):
         save_steps: steps between two checkpoints; at the end only where None.
         save_total_limit: checkpoints kept.
         dtype: of the base; `auto` takes what its weights are stored in.
+        device_map: where the base's parts go: `auto`, a device, or a table of module to device, `cpu` or `disk`; all on
+            one device, the accelerator if there is one, where None.
+        offload_folder: with `device_map`, where weights on `disk` go that cannot stay in the backbone's own files.
         do_eval: score base and adapter on the task's test rows after training.
         max_eval_samples: how many test rows.
         per_device_eval_batch_size: rows generated at once.
@@ -86,6 +94,8 @@ class Recipe(BaseModel):
     save_steps: PositiveInt | None = None
     save_total_limit: PositiveInt = 2
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device_map: DeviceMap = None
+    offload_folder: str | None = None
     do_eval: bool = False
     max_eval_samples: PositiveInt = 200
     per_device_eval_batch_size: PositiveInt = 64
@@ -97,6 +107,33 @@ class Recipe(BaseModel):
             if name == "default" or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"{name!r} cannot name a frozen adapter; use letters, digits, - and _, not 'default'")
         return frozen
+
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _place(cls, device_map: Any) -> Any:
+        return placed(device_map)
+
+    @field_validator("offload_folder")
+    @classmethod
+    def _needed(cls, folder: str | None, info: ValidationInfo) -> str | None:
+        if folder is not None and info.data.get("device_map", "unknown") is None:
+            raise ValueError("only a device_map puts weights on disk; give device_map too")
+        return folder
+
+
+def placed(device_map: Any) -> DeviceMap:
+    """Read where a model's parts go.
+
+    Raises:
+        ValueError: it is no automatic placement, no device, and no table of them.
+    """
+    devices = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    for device in devices:
+        known = device in _AUTOMATIC if device is device_map else device == "disk"
+        number = isinstance(device, int) and not isinstance(device, bool) and device >= 0
+        if not (known or number or device is device_map is None or re.fullmatch(_DEVICE, str(device))):
+            raise ValueError(f"{device!r} is no device; write cpu, cuda:0 or such, {_AUTOMATIC[0]}, or a table")
+    return cast(DeviceMap, device_map)
 
 
 def load(layers: Sequence[Layer]) -> Recipe:

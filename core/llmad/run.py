@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from llmad import adapter_dir, checkpoint, data, pretrained, report, rows, run_dir, train
+from llmad import adapter_dir, checkpoint, data, placement, pretrained, report, rows, run_dir, train
 from llmad.attachment import attach, disabled, parameters, state
 from llmad.errors import ResumeError, UsageError
 from llmad.evaluate import Score
@@ -21,9 +21,9 @@ from llmad.run_dir import RunDir
 from llmad.scoring import SCORES, Questions, Scoring, ask, record
 from llmad.task import Row, Task
 
-# What may differ between a run and its continuation: how long it goes on, and what is only looked at.
+# What may differ between a run and its continuation: how long it goes on, where, and what is only looked at.
 _MAY_CHANGE = {"output_dir", "max_steps", "num_train_epochs", "logging_steps", "save_steps", "save_total_limit",
-               "do_eval", "max_eval_samples", "per_device_eval_batch_size"}  # fmt: skip
+               "do_eval", "max_eval_samples", "per_device_eval_batch_size", "device_map", "offload_folder"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     test_rows = _test_rows(recipe, task) if recipe.do_eval else []
 
     device = train.accelerator()
-    base = pretrained.load(recipe.backbone, recipe.dtype, device.device)
+    base = pretrained.load(recipe.backbone, recipe.dtype, device.device, recipe.device_map, recipe.offload_folder)
     if found:
         adapter_dir.load(base.model, found.path, trainable=True)
     else:
@@ -136,7 +136,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
         attach(base.model, recipe.adapter)
     built_on = [name for name in state(base.model).adapters if name != "default"]
     adam = train.optimizer(dict(parameters(base.model)), recipe)
-    scaler = train.loss_scaler(base.model, device)
+    scaler = train.loss_scaler(base.model)
     if found:
         checkpoint.restore(adam, scaler, found.path)
 
@@ -232,7 +232,7 @@ def _prepared(own: _Setup) -> Prepared:
         steps=own.schedule.steps,
         done=own.done,
         skipped=own.found.skipped if own.found else (),
-        device=str(own.device.device),
+        device=placement.devices(own.base.model),
         learning_rate=own.schedule.peak,
         output=own.run.path,
     )

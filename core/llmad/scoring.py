@@ -13,6 +13,7 @@ from llmad.evaluate import Answer, Score, score
 from llmad.files import check_writable, storing, write_json, write_text
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
+from llmad.recipe import DeviceMap
 from llmad.registry import registry
 from llmad.task import Prompt, Row, Task
 from llmad.train import accelerator
@@ -73,6 +74,7 @@ def evaluate_adapters(
     limit: int | None = None,
     output: Path | None = None,
     batch_size: int = 64,
+    device_map: DeviceMap = None,
 ) -> Evaluation:
     """Score adapters on tasks, each with the prompt that it was trained with, on one loaded base.
 
@@ -87,6 +89,7 @@ def evaluate_adapters(
         output: where answers and scores go, with a folder for each of several adapters; `evaluation` in each run
             directory where None.
         batch_size: rows generated at once.
+        device_map: where the base's parts go; all on one device where None.
 
     Raises:
         LlmadError: of every kind.
@@ -104,7 +107,7 @@ def evaluate_adapters(
     places = _places(adapters, output)
     for place in places.values():
         check_writable(place)
-    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device)
+    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, device_map)
     scores: list[tuple[str, Score]] = []
     for who, folder in adapters.items():
         adapter_dir.load(base.model, folder)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
+from llmad import placement
 from llmad.data import IGNORED, Batch, Example, batches, collate
 from llmad.errors import DivergedError, UsageError
 from llmad.recipe import Recipe
@@ -108,10 +109,11 @@ def optimizer(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.o
     return torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
 
 
-def loss_scaler(model: nn.Module, device: Accelerator) -> torch.amp.GradScaler:
+def loss_scaler(model: nn.Module) -> torch.amp.GradScaler:
     """Scales the loss so that the gradients of a float16 base do not vanish; does nothing for other dtypes."""
+    where = placement.device(model).type
     half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
-    return torch.amp.GradScaler(device.device.type, enabled=half)
+    return torch.amp.GradScaler(where, enabled=half)
 
 
 def fit(
@@ -132,7 +134,7 @@ def fit(
         schedule: the steps.
         examples: the encoded rows.
         pad: the id to pad with.
-        device: where to compute.
+        device: runs the backward pass; where the model lies is the model's affair.
         scaler: of `loss_scaler`.
         start: steps already done.
 
@@ -143,11 +145,12 @@ def fit(
         DivergedError: the loss or the gradient is not finite; the parameters are those of the step before.
     """
     model.train()
+    where = placement.device(model)
     parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
     for step, row_numbers in schedule.walk(start):
         began = time.perf_counter()
         torch.manual_seed(schedule.recipe.seed * 1_000_003 + step)  # dropout; a resumed run draws the same
-        parts = [collate([examples[row] for row in rows], pad).to(device.device) for rows in row_numbers]
+        parts = [collate([examples[row] for row in rows], pad).to(where) for rows in row_numbers]
         trained = sum(int((part.labels[:, 1:] != IGNORED).sum()) for part in parts)
         loss = sum(_backward(model, part, trained, device, scaler) for part in parts)
         scaler.unscale_(adam)

@@ -34,7 +34,7 @@ def examples():
 def run(model, recipe, examples, start=0, adam=None, scaler=None):
     schedule = Schedule(recipe, tuple(len(one.ids) for one in examples), recipe.learning_rate)
     adam = adam or optimizer(dict(llmad.parameters(model)), recipe)
-    scaler = scaler or loss_scaler(model, accelerator())
+    scaler = scaler or loss_scaler(model)
     return list(fit(model, adam, schedule, examples, 0, accelerator(), scaler, start))
 
 
@@ -198,9 +198,9 @@ def test_a_base_of_every_dtype_trains_with_weights_in_float32(model, examples, s
 
 
 def test_the_loss_is_scaled_for_a_float16_base_alone(llama):
-    assert not loss_scaler(llama, accelerator()).is_enabled()
-    assert not loss_scaler(llama.to(torch.bfloat16), accelerator()).is_enabled()
-    assert loss_scaler(llama.to(torch.float16), accelerator()).get_scale() >= 1024
+    assert not loss_scaler(llama).is_enabled()
+    assert not loss_scaler(llama.to(torch.bfloat16)).is_enabled()
+    assert loss_scaler(llama.to(torch.float16)).get_scale() >= 1024
 
 
 def test_an_overflow_of_a_float16_base_skips_the_step_and_lowers_the_scale(llama, examples):

@@ -165,7 +165,9 @@ class CachePairs(VirtualTokens):
             raise ModelError("virtual-cache", f"a {other.pop().__name__} has no room for key/value pairs", _CURE)
         own = self.cast(embedding(self.host).weight.dtype)
         own = own.view(self.count, self.layers, 2, self.heads, self.size).permute(1, 2, 3, 0, 4)
-        for number, (keys, values) in enumerate(own):
+        places = self._places()
+        for number, pair in enumerate(own):
+            keys, values = pair.to(places.get(number, pair.device))
             cache.update(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), number)
             layer = cache.layers[number]
             if layer.keys.shape[-2] < outer + self.count:
@@ -176,6 +178,12 @@ class CachePairs(VirtualTokens):
                 )
             if outer:
                 layer.keys, layer.values = (pairs.roll(self.count, -2) for pairs in (layer.keys, layer.values))
+
+    def _places(self) -> dict[int, Any]:
+        """The device that accelerate takes each layer's tensors to, where a base lies on several."""
+        hooked = ((getattr(part, "layer_idx", None), getattr(part, "_hf_hook", None)) for part in self.host.modules())
+        there = ((number, getattr(hook, "execution_device", None)) for number, hook in hooked)
+        return {number: device for number, device in there if number is not None and device is not None}
 
 
 def text(call: Mapping[str, Any]) -> "Tensor":
