@@ -5,8 +5,8 @@ change, so a failed call leaves the model as it was; `detach` gives the base bac
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -80,8 +80,8 @@ def plan(model: nn.Module, spec: AdapterSpec, name: str) -> list[Site]:
         raise UsageError("name-taken", f"an adapter {name!r} is already attached", "detach it, or give another name")
     chosen = select(model, spec)
     _check_taken_over(model, spec, chosen)
-    for site in chosen:
-        host.check_mountable(model.get_submodule(site.path), site.path)
+    for path, place in _places(model, chosen).items():
+        host.check_mountable(place, path)
     return chosen
 
 
@@ -90,12 +90,13 @@ def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[S
 
     Weights are drawn on the CPU wherever the base lives, so that a seed means the same weights everywhere.
     """
-    hosts = {site: model.get_submodule(site.path) for site in chosen}
-    devices = {site: placement.device(module) for site, module in hosts.items()}
-    with torch.device("meta" if any(device.type == "meta" for device in devices.values()) else "cpu"):
+    places = _places(model, chosen)
+    devices = {path: placement.device(place) for path, place in places.items()}
+    drawn = torch.device("meta" if any(device.type == "meta" for device in devices.values()) else "cpu")
+    with nullcontext() if torch.get_default_device() == drawn else drawn:  # torch is slower where one is set
         modules = spec.assemble(chosen)
         for site in chosen:
-            _place(spec, modules.get(site), site, hosts[site], devices[site])
+            _place(spec, modules.get(site), site, places[site.path], drawn, devices[site.path])
     return modules
 
 
@@ -103,16 +104,18 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
     """Put built modules in their places and freeze the base."""
     own = state(model)
     if not own.adapters:
-        own.trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-        model.requires_grad_(False)
+        for key, parameter in model.named_parameters():
+            own.trainable[key] = parameter.requires_grad
+            parameter.requires_grad_(False)
         setattr(model, _STATE, own)
     taken = tuple(other for other in spec.takes_over() if other in _acting(own))
     own.adapters[name] = Attached(spec, modules, taken)
     for other in spec.takes_over():
         own.active[:] = _without(own.active, other)
     own.active.append(Stage((name,)))
+    places = _places(model, modules)
     for site, module in modules.items():
-        host.mount(model.get_submodule(site.path), name, site, module, own.active)
+        host.mount(places[site.path], name, site, module, own.active)
     placement.note_shared(modules.values())
     return model
 
@@ -130,8 +133,8 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
     removed = own.adapters.pop(name)
     again = [Stage((other,)) for other in removed.took_over if name in _acting(own)]
     own.active[:] = _without(own.active, name) + again
-    for path in {site.path for site in removed.modules}:
-        host.unmount(model.get_submodule(path), name)
+    for place in _places(model, removed.modules).values():
+        host.unmount(place, name)
     if not own.adapters:
         for key, flag in own.trainable.items():
             placement.set_grad(model, key, flag)
@@ -141,7 +144,7 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
 
 def check_detachable(model: nn.Module, name: str) -> None:
     """Refuse, before anything is changed, to take out an adapter that is not there or that another acts through."""
-    attached(model, name)
+    _named(model, name)
     for other, using in state(model).adapters.items():
         if name in using.spec.takes_over() and other != name:
             raise UsageError("in-use", f"adapter {other!r} works with {name!r}", f"detach {other!r} first")
@@ -215,7 +218,7 @@ def _without(stages: list[Stage], name: str) -> list[Stage]:
 def _checked(model: nn.Module, stages: list[Stage]) -> list[Stage]:
     """The stages, where their adapters can act at the same time."""
     for stage in stages:
-        modules = {name: attached(model, name).modules for name in stage.names}
+        modules = {name: _named(model, name).modules for name in stage.names}
         if len(stage.names) > 1:
             _check_beside(modules)
     return stages
@@ -267,11 +270,16 @@ def attached(model: nn.Module, name: str) -> Attached:
     Raises:
         UsageError: there is none.
     """
+    found = _named(model, name)
+    for module in found.modules.values():
+        placement.settle(module)
+    return found
+
+
+def _named(model: nn.Module, name: str) -> Attached:
     adapters = state(model).adapters
     if name not in adapters:
         raise UsageError("not-attached", f"no adapter {name!r} is attached", nearest(name, list(adapters)))
-    for module in adapters[name].modules.values():
-        placement.settle(module)
     return adapters[name]
 
 
@@ -280,10 +288,27 @@ def state(model: nn.Module) -> State:
     return cast(State, getattr(model, _STATE, None) or State())
 
 
-def _place(spec: AdapterSpec, module: AdapterModule | None, site: Site, host: nn.Module, device: torch.device) -> None:
+def _places(model: nn.Module, chosen: Iterable[Site]) -> dict[str, nn.Module]:
+    """The modules at sites by their paths, in the model's order; one walk, which is faster than a search for each."""
+    paths = {site.path for site in chosen}
+    return {path: place for path, place in model.named_modules(remove_duplicate=False) if path in paths}
+
+
+def _place(
+    spec: AdapterSpec,
+    module: AdapterModule | None,
+    site: Site,
+    host: nn.Module,
+    drawn: torch.device,
+    device: torch.device,
+) -> None:
     """Tell a module where it sits; past torch's own bookkeeping, so that the host is no part of it."""
     if not isinstance(module, AdapterModule):
         raise ModelError("bad-plugin", f"{spec.name} built {type(module).__name__}, not an AdapterModule")
     vars(module).update(site=site, host=host)
-    module.to(device).begin()
-    module.to(device).train(host.training)  # again: `begin` may have made parameters
+    if device != drawn:
+        module.to(device)
+    module.begin()
+    if device != drawn:
+        module.to(device)  # again: `begin` may have made parameters
+    module.train(host.training)

@@ -70,8 +70,7 @@ def mount(module: nn.Module, name: str, site: Site, adapter: AdapterModule, acti
     if not isinstance(module, Host):
         module.__class__ = _host_class(cast(type, type(module)))
         module.adapters = nn.ModuleDict()
-        setattr(module, _SLOTS, {})
-        setattr(module, _ACTIVE, active)
+        vars(module).update({_SLOTS: {}, _ACTIVE: active})
         _rebind(module)
     adapters = cast(nn.ModuleDict, module.adapters)
     if name not in adapters:

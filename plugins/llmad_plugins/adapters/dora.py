@@ -70,9 +70,9 @@ class DoRALayer(LowRank):
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output, turned and stretched; dropout is on the whole update, as in the authors' code."""
-        h, dropped = base(x), self.dropout(x)
+        h, dropped = base(x), self.dropped(x)
         stretch = (self.magnitude / self.norm() - 1).to(h.dtype)  # beside one, half precision has few digits
-        plain = base(dropped) if self.training and self.dropout.p else h
+        plain = base(dropped) if self.training and self.dropout else h
         if (bias := self.host_bias()) is not None:
             plain = plain - bias.to(h.dtype)
         update: Tensor = self.up(self.down(dropped))

@@ -33,7 +33,7 @@ class LoRALayer(LowRank):
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output plus the update."""
-        update: Tensor = self.up(self.down(self.dropout(x)))
+        update: Tensor = self.up(self.down(self.dropped(x)))
         return base(x) + self.scale * update
 
 

@@ -68,7 +68,7 @@ class LowRank(AdapterModule):
         super().__init__()
         r = spec.rank(site)
         self.scale = spec.scale(r)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = spec.dropout
         self.down = self.linear(site.in_features, r, bias=False)
         self.up = self.linear(r, site.out_features, bias=False)
         if spec.init == "paper":
@@ -76,6 +76,12 @@ class LowRank(AdapterModule):
         else:
             nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
+
+    def dropped(self, x: "Tensor") -> "Tensor":
+        """The update's input; a share of it is missing in training."""
+        from torch.nn.functional import dropout
+
+        return dropout(x, self.dropout, self.training)
 
     def delta(self) -> "Tensor":
         """What the update adds to the weight: (out_features, in_features)."""
