@@ -63,7 +63,7 @@ def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, share
     if placement.offloaded(place):
         raise ModelError(
             "not-mergeable",
-            f"adapter {name!r} cannot be merged at {site.label}: its weight is offloaded, and not in memory between calls",
+            f"adapter {name!r} cannot be merged at {site.label}: its weight is offloaded, not in memory",
             "load the base without offloading, such as with device_map=cpu, and merge there",
         )
     reason = _fault(place, site, module, shared)
