@@ -1,3 +1,6 @@
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +8,7 @@ from torch import nn
 import llmad
 from llmad import ModelError, UsageError
 from llmad.match import layout, select
+from tests import zoo
 
 LINEAR = {"attn.q", "attn.k", "attn.v", "attn.o", "mlp.up", "mlp.down"}
 PARTS = {
@@ -158,12 +162,50 @@ def test_a_module_without_config_is_refused():
     assert caught.value.code == "not-a-model"
 
 
-def test_an_undescribed_architecture_is_refused(llama):
-    llama.config.model_type = "lama"
-    with pytest.raises(ModelError) as caught:
-        llmad.sites(llama)
-    assert caught.value.code == "undescribed-model"
-    assert "llama" in caught.value.hint
+def test_an_undescribed_architecture_is_read_from_its_structure(model):
+    known = llmad.sites(model)
+    model.config.model_type = "lama"
+    residual = [replace(site, residual=None) for site in known]
+    assert set(llmad.sites(model)) == set(residual)
+    assert layout(model).backbone == ""
+
+
+class TestDefaults:
+    """A default placement finds a stand-in where a block lacks its place; a wish is not bent."""
+
+    def roles(self, kind, spec):
+        found = select(zoo.build(kind), llmad.parse_spec(spec))
+        return Counter((site.layer, site.role) for site in found)
+
+    def test_a_mixer_stands_in_for_attention(self):
+        assert self.roles("mamba", "lora") == {(0, "mixer.in"): 1, (1, "mixer.in"): 1}
+        assert self.roles("mamba", "series") == {(0, "mixer"): 1, (1, "mixer"): 1}
+
+    def test_each_block_by_itself(self):
+        wanted = {(0, "mixer.in"): 1, (1, "attn.q"): 1, (1, "attn.v"): 1}
+        assert self.roles("lfm2", "lora") == wanted
+
+    def test_a_mixture_stands_in_for_the_way_down(self):
+        wanted = {(layer, role): 1 for layer in (0, 1) for role in ("attn.o", "mlp")}
+        assert self.roles("mixtral", "series") == wanted
+
+    def test_every_expert_has_factors_of_its_own(self):
+        found = self.roles("mixtral", "ia3")
+        assert found[0, "expert.down"] == 4
+        assert found[0, "attn.k"] == 1
+
+    def test_what_was_asked_for_is_not_replaced(self):
+        with pytest.raises(UsageError, match=r"site 'attn\.q' is not in this mamba model"):
+            self.roles("mamba", "lora[sites=attn.q]")
+
+    def test_no_place_at_all_is_an_error_that_says_what_there_is(self):
+        with pytest.raises(UsageError, match="neither attn.q nor attn.v nor a stand-in") as caught:
+            self.roles("xlnet", "lora")
+        assert "mlp.up" in caught.value.hint
+
+    def test_experts_are_no_part_of_linear(self):
+        found = self.roles("mixtral", "lora[sites=linear]")
+        assert {role for _, role in found} == {"attn.q", "attn.k", "attn.v", "attn.o"}
 
 
 def test_a_stack_without_its_head_is_refused(llama):
