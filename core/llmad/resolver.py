@@ -5,10 +5,12 @@ The embedding and the head are where transformers says; the blocks are the list 
 decision is a `Finding` with its reason, and so is every linear map that is left without a role.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from llmad import lexicon, tracing
@@ -27,10 +29,11 @@ def resolved(model: nn.Module) -> Layout:
     """The layout by the structure.
 
     Raises:
-        ModelError: the model has no embedding or no blocks that can be found.
+        ModelError: the model has no embedding or no blocks that can be found, or no gradient passes these.
     """
     modules = {path: module for path, module in model.named_modules() if ".adapters." not in f"{path}."}
     embed, head = _ends(model, modules)
+    _check_backward(model)
     roots = _blocks(model, modules, embed)
     width = width_of(model, modules[embed])
     found, left = [], []
@@ -64,6 +67,16 @@ def _ends(model: nn.Module, modules: Mapping[str, nn.Module]) -> tuple[str, str]
         reason = f"{type(model).__name__} does not say where its token embedding is"
         raise ModelError("unknown-layout", reason, _CURE)
     return embed, names.get(id(cast(Any, model).get_output_embeddings()), "")
+
+
+def _check_backward(model: nn.Module) -> None:
+    """Refuse blocks that are run in an autograd function of their own: frozen inputs end the gradient there."""
+    code = vars(sys.modules[type(model).__module__])
+    own = [name for name, kind in code.items() if isinstance(kind, type) and issubclass(kind, torch.autograd.Function)]
+    for name in own:
+        if "reversible" in name.lower():
+            reason = f"{type(model).__name__} runs its blocks in {name}, which no gradient passes on a frozen base"
+            raise ModelError("own-backward", reason, "choose another architecture")
 
 
 def _blocks(model: nn.Module, modules: Mapping[str, nn.Module], embed: str) -> list[tuple[str, ...]]:

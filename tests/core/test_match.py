@@ -199,7 +199,7 @@ class TestDefaults:
             self.roles("mamba", "lora[sites=attn.q]")
 
     def test_no_place_at_all_is_an_error_that_says_what_there_is(self):
-        with pytest.raises(UsageError, match="neither attn.q nor attn.v nor a stand-in") as caught:
+        with pytest.raises(UsageError, match=r"neither attn\.q nor attn\.v nor a stand-in") as caught:
             self.roles("xlnet", "lora")
         assert "mlp.up" in caught.value.hint
 

@@ -11,7 +11,7 @@ from llmad.match import layout
 from llmad.resolver import resolved
 from tests import zoo
 
-KINDS = [kind for kind in zoo.TYPES if kind not in zoo.UNBUILT]
+KINDS = [kind for kind in zoo.TYPES if kind not in zoo.UNBUILT and kind != "reformer"]
 NO_HEAD = {"musicgen", "musicgen_melody"}  # a head for each codebook
 
 
@@ -144,6 +144,11 @@ def test_a_model_without_blocks_is_refused():
         llmad.sites(Odd())
     assert caught.value.code == "unknown-layout"
     assert "backbone plugin" in caught.value.hint
+
+
+def test_blocks_that_end_the_gradient_are_refused():
+    with pytest.raises(llmad.ModelError, match="_ReversibleFunction, which no gradient passes on a frozen base"):
+        llmad.attach(zoo.build("reformer"), "lora")
 
 
 def test_a_model_without_an_embedding_is_refused(monkeypatch):
