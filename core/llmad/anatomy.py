@@ -92,14 +92,15 @@ def parts(block: Block) -> tuple[list[Part], list[Finding]]:
 
 
 def _others(block: Block, stacks: Collection[str]) -> list[Finding]:
-    """Large weights that no linear map holds and no stack of experts is."""
+    """Routers, and other large weights that no linear map holds and no stack of experts is."""
     left = []
     for path, module in block.modules.items():
         if is_linear(module) or isinstance(module, nn.Conv1d) or path in stacks:
             continue
         for name, weight in module.named_parameters(recurse=False):
-            if weight.dim() > 1 and 4 * weight.numel() >= block.width**2:
-                why = _aside(block, f"{path}.{name}") or f"{type(module).__name__} holds it, which is no linear map"
+            aside = _aside(block, path)
+            if weight.dim() > 1 and (aside or 4 * weight.numel() >= block.width**2):
+                why = aside or f"{type(module).__name__} holds it, which is no linear map"
                 left.append(Finding(f"{path}.{name}", "", "none", why))
     return left
 

@@ -70,6 +70,12 @@ def test_routers_are_left_alone_and_said():
     assert {f.why for f in found.findings if f.path.endswith("router.gate")} == {"a router is left alone"}
 
 
+def test_a_router_that_is_no_linear_map_is_counted_too():
+    found = resolved(zoo.build("mixtral"))
+    reasons = {finding.path: finding.why for finding in found.findings if not finding.role}
+    assert reasons == {f"model.layers.{layer}.mlp.gate.weight": "a router is left alone" for layer in (0, 1)}
+
+
 def test_shared_experts_keep_the_roles_of_an_mlp():
     found = resolved(zoo.build("deepseek_v3"))
     paths = {site.path for site in found.sites if site.role == "mlp.up"}
