@@ -7,6 +7,7 @@ from llmad import weights
 from llmad.attachment import Attached, attached, check_detachable, detach, state
 from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
+from llmad.quantization import owner
 from llmad.site import Site
 
 
@@ -59,13 +60,10 @@ def _check_order(model: nn.Module, name: str, own: Attached) -> None:
 
 
 def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, shared: set[int]) -> None:
-    reason = _fault(model.get_submodule(site.path), site, module, shared)
-    if reason:
-        raise ModelError(
-            "not-mergeable",
-            f"adapter {name!r} cannot be merged at {site.label}: {reason}",
-            "keep it attached",
-        )
+    place = model.get_submodule(site.path)
+    if reason := _fault(place, site, module, shared):
+        cure = "keep it attached" + (", or merge into the dequantised base" if owner(place) else "")
+        raise ModelError("not-mergeable", f"adapter {name!r} cannot be merged at {site.label}: {reason}", cure)
 
 
 def _check_finite(name: str, site: Site, weight: Tensor) -> None:
@@ -80,6 +78,8 @@ def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]
         return f"{type(module).__name__} is not a linear update of a weight"
     if reason := weights.fault(place, site):
         return reason
+    if owner(place):
+        return "its weight is quantised: it can be read, and not written"
     weight = place.get_parameter("weight")
     if weight.device.type == "meta":
         return "its weight is not in memory"

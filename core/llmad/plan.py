@@ -1,5 +1,6 @@
 """Plan: what a spec would do to a model, in numbers, without doing it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import nn
 from llmad.attachment import attached, build, parameters
 from llmad.attachment import plan as checked_sites
 from llmad.match import sites
+from llmad.quantization import sizes
 from llmad.site import Site
 from llmad.spec import AdapterSpec
 
@@ -48,7 +50,7 @@ def plan(model: nn.Module, spec: AdapterSpec | None) -> Plan:
     Raises:
         UsageError, ModelError: as `attach` would.
     """
-    base = sum(parameter.numel() for parameter in model.parameters())
+    base = _total(model)
     if spec is None:
         return Plan(tuple(sites(model)), 0, base)
     chosen = checked_sites(model, spec, "default")
@@ -59,8 +61,12 @@ def plan(model: nn.Module, spec: AdapterSpec | None) -> Plan:
 def summary(model: nn.Module, name: str = "default") -> Plan:
     """The same of an adapter that is attached."""
     own = sum(parameter.numel() for _, parameter in parameters(model, name))
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return Plan(tuple(attached(model, name).modules), own, total)
+    return Plan(tuple(attached(model, name).modules), own, _total(model))
+
+
+def _total(model: nn.Module) -> int:
+    """All weights of a model; a quantised one counts as the plain one that it stands for."""
+    return sum(math.prod(shape) for _, shape, _ in sizes(model))
 
 
 def _count(modules: Sequence[nn.Module]) -> int:

@@ -10,6 +10,9 @@ from torch import nn
 
 from llmad.errors import ModelError, UsageError
 from llmad.memory import enough_memory
+from llmad.quantization import describe
+from llmad.quantizer import UNQUANTISED
+from llmad.registry import parse_quantizer
 from llmad.source import find
 
 
@@ -22,17 +25,19 @@ class Pretrained:
     tokenizer: Any
 
 
-@enough_memory("choose dtype=bfloat16, or a smaller backbone")
-def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> Pretrained:
+@enough_memory("choose dtype=bfloat16, quantise the base, or take a smaller one")
+def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu", quantize: str | None = None) -> Pretrained:
     """Load a model and its tokenizer.
 
     Args:
         name: a built-in name with weights, a local Hugging Face folder, or a hub id (`owner/name`).
         dtype: of the weights; `auto` takes what they are stored in.
         device: where the model goes.
+        quantize: the quantizer of the linear maps' weights; as they are stored where None.
 
     Raises:
-        UsageError: no such backbone, or one that is known by its shape only.
+        UsageError: no such backbone or quantizer, a backbone that is known by its shape only, or one to be quantised
+            that is stored quantised already.
         ModelError: the folder is incomplete or broken.
     """
     source = find(name)
@@ -42,13 +47,21 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
             f"backbone {name!r} is known by its shape only",
             "give a local folder or a hub id with weights",
         )
+    stored, how = stored_quantization(name), dict[str, Any]()
+    if stored and quantize:
+        reason = f"{name} is stored quantised as {stored}, and cannot be quantised as {quantize} once more"
+        raise UsageError("already-quantised", reason, "leave quantize out")
+    if quantize:
+        how["quantization_config"] = parse_quantizer(quantize).config(dtype)
+    if stored or quantize:
+        how["device_map"] = {"": device}  # a quantised model is quantised where it is to stay
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     offline = isinstance(source, Path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
         model, report = AutoModelForCausalLM.from_pretrained(
-            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True
+            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True, **how
         )
     except torch.OutOfMemoryError:
         raise
@@ -58,7 +71,18 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu") -> 
         raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
     # A hub model's own sampling and penalties would slip into answers that are meant to be greedy.
     model.generation_config = GenerationConfig()
-    return Pretrained(name, model.to(device).eval(), tokenizer)
+    return Pretrained(name, (model if how else model.to(device)).eval(), tokenizer)
+
+
+def stored_quantization(name: str) -> str | None:
+    """How the weights of a backbone are quantised where they are stored; None where they are plain.
+
+    Raises:
+        UsageError: no such backbone.
+        ModelError: its config cannot be read.
+    """
+    config = getattr(_config(name), "quantization_config", None)
+    return describe(config) if config else None
 
 
 def generation_config(name: str) -> Any:
@@ -91,6 +115,22 @@ def common_dtype(abouts: Iterable[Mapping[str, Any]]) -> str:
     return dtypes.pop() if len(dtypes) == 1 else "auto"
 
 
+def common_quantization(name: str, abouts: Iterable[Mapping[str, Any]], given: str | None) -> str | None:
+    """How to quantise the one base of several adapters: as given (`none`: not), or as it was when they were trained.
+
+    Raises:
+        UsageError: it was quantised in several ways.
+    """
+    if given is not None or stored_quantization(name):
+        return None if given == UNQUANTISED else given
+    found = {about.get("quantization") for about in abouts}
+    if len(found) > 1:
+        ways = " and ".join(sorted(str(way or UNQUANTISED) for way in found))
+        reason = f"the adapters were trained on bases that are quantised in several ways: {ways}"
+        raise UsageError("no-quantization", reason, f"give --quantize, with one of these or {UNQUANTISED}")
+    return found.pop()
+
+
 def skeleton(name: str) -> nn.Module:
     """The model on the meta device: shapes without weights, from a folder, a built-in shape or a hub id.
 
@@ -98,19 +138,27 @@ def skeleton(name: str) -> nn.Module:
         UsageError: no such backbone.
         ModelError: its config cannot be read or built.
     """
-    source = find(name)
-    from transformers import AutoConfig, AutoModelForCausalLM
+    config = _config(name)
+    from transformers import AutoModelForCausalLM
 
     try:
-        if isinstance(source, Mapping):
-            config = AutoConfig.for_model(**source)
-        else:
-            config = AutoConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        raise _broken(name, source, error) from None
+        raise _broken(name, find(name), error) from None
     return model
+
+
+def _config(name: str) -> Any:
+    source = find(name)
+    from transformers import AutoConfig
+
+    try:
+        if isinstance(source, Mapping):
+            return AutoConfig.for_model(**source)
+        return AutoConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
+    except Exception as error:
+        raise _broken(name, source, error) from None
 
 
 def _broken(name: str, source: object, error: Exception) -> ModelError:

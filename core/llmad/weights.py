@@ -1,22 +1,25 @@
-"""Weights: the weight and the bias of a linear map, whichever way the base keeps them."""
+"""Weights: the weight and the bias of a linear map, whichever way the base keeps them; a quantised one can be read."""
 
 import torch
 from torch import Tensor, nn
 
 from llmad.errors import ModelError
+from llmad.quantization import owner
 from llmad.site import Site
 
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def weight(module: nn.Module, site: Site) -> Tensor:
-    """The weight at a site, (out_features, in_features); a view where it can be.
+    """The weight at a site, (out_features, in_features); a view where it can be, a dequantised copy otherwise.
 
     Raises:
-        ModelError: the place is no linear map, or its weight is quantised.
+        ModelError: the place is no linear map, or its weight is quantised by something that is not installed.
     """
     if reason := fault(module, site):
         raise ModelError("no-weight", f"{site.label}: {reason}", "choose another method for this place")
+    if quantizer := owner(module):
+        return _own(quantizer.dequantize(module), site)
     whole = module.get_parameter("weight")
     return _own(whole.T if _transposed(module) else whole, site)
 
@@ -40,10 +43,12 @@ def write(module: nn.Module, site: Site, weight: Tensor, bias: Tensor | None) ->
 def fault(module: nn.Module, site: Site) -> str:
     """Why a place has no weight to read; empty where it has one."""
     found = getattr(module, "weight", None)
+    if site.linear and owner(module):
+        return ""
     if not site.linear or not isinstance(found, Tensor) or found.dim() != 2:
         return "the place is no linear map"
     if found.dtype not in _PLAIN:
-        return "its weight is quantised"
+        return "its weight is quantised, and no installed quantizer reads it"
     return ""
 
 
