@@ -1,8 +1,9 @@
-"""Dequantised: a quantised model as a plain one, with the weights that it in truth computes with."""
+"""Dequantised: the plain model that a quantised one stands for, with the weights that it in truth computes with."""
 
+import copy
 from typing import Any
 
-from torch import nn
+import torch
 
 from llmad import weights
 from llmad.match import features
@@ -10,25 +11,25 @@ from llmad.quantization import owners
 from llmad.site import PATH_ROLE, Site
 
 
-def dequantise(model: Any, skeleton: nn.Module) -> None:
-    """Put plain modules in the place of the quantised ones.
+@torch.no_grad()
+def dequantised(model: Any) -> Any:
+    """A plain transformers model beside a quantised one without adapters, which stays as it is.
 
-    Args:
-        model: a quantised transformers model without adapters; it stays the same object.
-        skeleton: the plain model without weights, which says what the plain modules are.
+    It is made anew from the config, so that it is written as a model that was never quantised, in its kind's layout.
     """
-    for path, quantizer in owners(model).items():
-        quantised = model.get_submodule(path)
-        weight, bias = quantizer.dequantize(quantised), getattr(quantised, "bias", None)
-        plain = skeleton.get_submodule(path).to_empty(device=weight.device).to(model.dtype).requires_grad_(False)
-        weights.write(plain, Site(path, PATH_ROLE, None, *features(plain)), weight, bias)
-        model.set_submodule(path, plain.train(quantised.training))
-    _forget(model)
+    from transformers import AutoModelForCausalLM
 
-
-def _forget(model: Any) -> None:
-    """What transformers keeps about the quantisation: it would be written with the model."""
-    if (keeper := getattr(model, "hf_quantizer", None)) is not None:
-        keeper.remove_quantization_config(model)
-    for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
-        vars(model).pop(mark, None)
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    with torch.device(model.device):
+        plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    quantised = owners(model)
+    for path, quantizer in quantised.items():
+        own, there = model.get_submodule(path), plain.get_submodule(path)
+        place = Site(path, PATH_ROLE, None, *features(there))
+        weights.write(there, place, quantizer.dequantize(own), getattr(own, "bias", None))
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        path, _, key = name.rpartition(".")
+        if path not in quantised:
+            getattr(plain.get_submodule(path), key).copy_(tensor)
+    return plain.eval().requires_grad_(False)

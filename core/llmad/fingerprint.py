@@ -41,8 +41,7 @@ def fingerprint(model: nn.Module) -> dict[str, str | None]:
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The first thing in which two fingerprints cannot be of one base; empty where there is none."""
-    kinds = [_LAYOUT, *(kind for kind in one if kind in other)]
-    there = ((kind, one.get(kind, ""), other.get(kind, "")) for kind in kinds)
+    there = ((kind, one.get(kind, ""), other.get(kind, "")) for kind in {**one, **other})
     return next((kind for kind, here, that in there if here != that and None not in (here, that)), "")
 
 

@@ -4,7 +4,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from llmad import adapter_dir, pretrained
 from llmad.attachment import detach, disabled, state
 from llmad.averaging import average
-from llmad.dequantised import dequantise
+from llmad.dequantised import dequantised
 from llmad.errors import LlmadWarning, ModelError, UsageError
 from llmad.files import check_writable, storing
 from llmad.memory import enough_memory
@@ -92,7 +92,7 @@ def merge_adapters(
     adapted = _logits(base.model, ids)
     wanted = adapted
     if dequantize:
-        _dequantise(base)
+        base = _dequantised(base)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LlmadWarning)  # the base is quantised no longer, as was asked
             names = _attach(base.model, adapters, abouts, weights or [1.0] * len(adapters))
@@ -138,11 +138,11 @@ def _check_quantised(name: str, quantised: str | None, dequantize: bool) -> None
         )
 
 
-def _dequantise(base: pretrained.Pretrained) -> None:
-    """Make the base plain; its adapters are taken out before."""
+def _dequantised(base: pretrained.Pretrained) -> pretrained.Pretrained:
+    """The plain base; adapters are taken out of the quantised one before."""
     for name in reversed(list(state(base.model).adapters)):
         detach(base.model, name)
-    dequantise(base.model, pretrained.skeleton(base.name))
+    return replace(base, model=dequantised(base.model))
 
 
 def _attach(model: Any, folders: Sequence[Path], abouts: dict[str, Any], weights: Sequence[float]) -> list[str]:

@@ -39,6 +39,12 @@ BROKEN = {
     "nameless": (
         f"{HEAD}class A(AdapterSpec):\n    sites: Sites = Sites('attn.q')\n    def build(self, site): ...\n"
         "@hookimpl\ndef llmad_adapters(): return [A]", "with a name"),
+    "quantizerless": (
+        "from llmad import Quantizer, hookimpl\nclass Q(Quantizer):\n    name = 'q'\n    def owns(self): ...\n"
+        "@hookimpl\ndef llmad_quantizers(): return [Q]", "Q defines no config, dequantize"),
+    "no-quantizer": (
+        "from llmad import Quantizer, hookimpl\n@hookimpl\ndef llmad_quantizers(): return [Quantizer]",
+        "which is not a Quantizer class"),
     "buildless": (
         f"{HEAD}class A(AdapterSpec):\n    name = 'a'\n    sites: Sites = Sites('attn.q')\n"
         "@hookimpl\ndef llmad_adapters(): return [A]", "A defines no build"),
