@@ -329,8 +329,9 @@ def test_another_quantization_of_the_base_is_told_and_no_error(tiny, quantised, 
         return quantised("llama", how) if how else tiny("llama")
 
     folder = llmad.save(llmad.attach(base(there), method), tmp_path / "a")
+    model = base(here)
     with pytest.warns(llmad.LlmadWarning) as told:
-        llmad.load(base(here), folder)
+        llmad.load(model, folder)
     (warning,) = told
     words = {None: "not quantised", "int8": r"quantised as int8[threshold=6.0]",
              "nf4": "quantised as nf4[double_quant=true,compute_dtype=float32]"}  # fmt: skip
