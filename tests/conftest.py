@@ -34,6 +34,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from llmad.quantization import prepare
 from llmad.registry import parse_quantizer, registry
 
 torch.set_num_threads(1)
@@ -130,6 +131,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., nn.Modu
         cast(Any, _tiny(architecture, **which)).save_pretrained(folder)
         how = {"quantization_config": parse_quantizer(quantizer).config("float32"), "device_map": {"": "cpu"}}
         model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, **how)
+        prepare(model)
         return model.eval()
 
     return quantised

@@ -13,6 +13,10 @@ def merge(
     output: Annotated[str, typer.Option("--output", "-o", help="The folder of the merged model.")],
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="The base, if not the recorded one.")] = None,
     weights: Annotated[str | None, typer.Option("--weights", "-w", help="Of several adapters: 0.7,0.3.")] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", "-q", help="Of the base: such as nf4, or none; as recorded if not given."),
+    ] = None,
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Merge into plain weights made of the quantised base's.")
     ] = False,
@@ -20,9 +24,13 @@ def merge(
 ) -> None:
     """Fold an adapter, or the average of several, into the base; compare the logits before and after."""
     from llmad.errors import UsageError
+    from llmad.quantizer import UNQUANTISED
+    from llmad.registry import parse_quantizer
     from llmad_cli.lists import warn_of_broken_plugins
 
     warn_of_broken_plugins()
+    if quantize not in (None, UNQUANTISED):
+        parse_quantizer(quantize)
     try:
         shares = [float(weight) for weight in (weights or "").split(",") if weight.strip()]
     except ValueError:
@@ -32,7 +40,7 @@ def merge(
     from llmad_cli.progress import quiet_libraries
 
     quiet_libraries()
-    found = merge_adapters([Path(folder) for folder in folders], Path(output), backbone, shares, dequantize)
+    found = merge_adapters([Path(folder) for folder in folders], Path(output), backbone, shares, quantize, dequantize)
     if as_json:
         print_json(found.describe())
         return

@@ -59,7 +59,12 @@ class Merged:
 
 @enough_memory("merge on a machine with more memory")
 def merge_adapters(
-    folders: Sequence[Path], output: Path, backbone: str | None, weights: Sequence[float], dequantize: bool = False
+    folders: Sequence[Path],
+    output: Path,
+    backbone: str | None,
+    weights: Sequence[float],
+    quantize: str | None = None,
+    dequantize: bool = False,
 ) -> Merged:
     """Fold adapters into their base, compare the logits before and after, and write the model.
 
@@ -68,7 +73,8 @@ def merge_adapters(
         output: the folder to make.
         backbone: the base; the one recorded with the adapters where None.
         weights: of the adapters in their average; equal where empty.
-        dequantize: merge into plain weights, made of the quantised ones that the adapters were trained on.
+        quantize: how the base is quantised, or `none`; as recorded with the adapters where None.
+        dequantize: merge into plain weights made of the quantised ones, since these cannot be written.
 
     Raises:
         UsageError: the output is there already, the weights do not fit, no base is named, or there is nothing to
@@ -81,7 +87,7 @@ def merge_adapters(
     adapters = [adapter_dir.run_adapter(folder) for folder in folders]
     abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
     name = pretrained.one_backbone(backbone, abouts.values())
-    how = pretrained.common_quantization(name, abouts.values(), None)
+    how = pretrained.common_quantization(name, abouts.values(), quantize)
     base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, how)
     quantised = quantization(base.model)
     _check_quantised(name, quantised, dequantize)
@@ -130,7 +136,7 @@ def _check_quantised(name: str, quantised: str | None, dequantize: bool) -> None
         raise ModelError(
             "quantised-base",
             f"{name} is quantised as {quantised}: its weights can be read, and not written",
-            "--dequantize merges into plain weights made of them; or keep the adapter attached",
+            "--dequantize merges into plain weights made of them, --quantize none into the base as it is stored",
         )
     if dequantize and not quantised:
         raise UsageError(

@@ -10,7 +10,7 @@ from torch import nn
 
 from llmad.errors import ModelError, UsageError
 from llmad.memory import enough_memory
-from llmad.quantization import describe
+from llmad.quantization import describe, prepare
 from llmad.quantizer import UNQUANTISED
 from llmad.registry import parse_quantizer
 from llmad.source import find
@@ -71,6 +71,7 @@ def load(name: str, dtype: str = "auto", device: torch.device | str = "cpu", qua
         raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
     # A hub model's own sampling and penalties would slip into answers that are meant to be greedy.
     model.generation_config = GenerationConfig()
+    prepare(model)
     return Pretrained(name, (model if how else model.to(device)).eval(), tokenizer)
 
 

@@ -21,6 +21,12 @@ def owners(model: nn.Module) -> dict[str, type[Quantizer]]:
     return {path: quantizer for path, quantizer in found if quantizer}
 
 
+def prepare(model: nn.Module) -> None:
+    """Let the quantizers of a model that was just loaded make it ready."""
+    for quantizer in dict.fromkeys(owners(model).values()):
+        quantizer.prepare(model)
+
+
 def quantization(model: nn.Module) -> str | None:
     """How a model is quantised, with every option; None where it is plain."""
     config = getattr(getattr(model, "config", None), "quantization_config", None)

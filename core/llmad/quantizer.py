@@ -33,6 +33,10 @@ class Quantizer(Options):
         return None
 
     @classmethod
+    def prepare(cls, model: "nn.Module") -> None:
+        """Make a model ready that was just loaded with modules of its own; by default nothing."""
+
+    @classmethod
     def owns(cls, module: "nn.Module") -> bool:
         """Whether the module's weight is quantised by this; quick, as every module of a model is asked about."""
         raise TypeError(f"{cls.__name__} does not define owns(cls, module), asked for a {type(module).__name__}")

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from llmad.errors import ModelError
 from llmad.quantization import owner
+from llmad.quantizer import Quantizer
 from llmad.site import Site
 
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -18,7 +19,7 @@ def weight(module: nn.Module, site: Site) -> Tensor:
     """
     if reason := fault(module, site):
         raise ModelError("no-weight", f"{site.label}: {reason}", "choose another method for this place")
-    if quantizer := owner(module):
+    if quantizer := _reader(module):
         return _own(quantizer.dequantize(module), site)
     whole = module.get_parameter("weight")
     return _own(whole.T if _transposed(module) else whole, site)
@@ -43,13 +44,19 @@ def write(module: nn.Module, site: Site, weight: Tensor, bias: Tensor | None) ->
 def fault(module: nn.Module, site: Site) -> str:
     """Why a place has no weight to read; empty where it has one."""
     found = getattr(module, "weight", None)
-    if site.linear and owner(module):
+    if site.linear and _reader(module):
         return ""
     if not site.linear or not isinstance(found, Tensor) or found.dim() != 2:
         return "the place is no linear map"
     if found.dtype not in _PLAIN:
         return "its weight is quantised, and no installed quantizer reads it"
     return ""
+
+
+def _reader(module: nn.Module) -> type[Quantizer] | None:
+    """The quantizer that reads the weight; not asked of a plain one, as torch.compile cannot trace the question."""
+    found = getattr(module, "weight", None)
+    return None if type(found) is nn.Parameter and found.dtype in _PLAIN else owner(module)
 
 
 def _transposed(module: nn.Module) -> bool:

@@ -67,6 +67,14 @@ def test_a_quantised_base_is_not_merged_into(run, refused):
     assert "hint: --dequantize merges into plain weights" in told
 
 
+def test_it_may_be_merged_into_the_base_as_it_is_stored(llmad, run, folder, place):
+    done = llmad("merge", run("nf4"), "--quantize", "none", "--output", "merged")
+    assert done.code == 0, done.err
+    assert done.err.startswith("warning: run/adapter: it was trained on a base quantised as ")
+    merged = AutoModelForCausalLM.from_pretrained(place / "merged").model.layers[0].mlp
+    assert torch.equal(merged.up_proj.weight, pretrained.load(folder).model.model.layers[0].mlp.up_proj.weight)
+
+
 IDS = torch.arange(5, 25)[None]
 
 
@@ -108,6 +116,7 @@ def test_there_must_be_something_to_dequantise(refused, trained):
 def test_a_wrong_quantizer_is_refused_with_one_line(refused, trained, quantizer, words):
     assert words in refused(2, "train", "--quantize", quantizer, "--output", "run")
     assert words in refused(2, "evaluate", trained, "--quantize", quantizer)
+    assert words in refused(2, "merge", trained, "--quantize", quantizer, "--output", "merged")
 
 
 def test_the_nearest_quantizer_is_named(refused):

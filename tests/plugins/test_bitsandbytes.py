@@ -140,3 +140,33 @@ def test_dora_starts_from_the_norms_of_the_dequantised_weight(quantised, quantiz
             wanted = (whole[site.rows.index()] if site.rows else whole).norm(dim=1)
             found = place.adapters["default"][site.slot].magnitude
             torch.testing.assert_close(found.detach(), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_weight_whose_bits_the_processor_has_rearranged_is_read_as_it_computes(double):
+    import bitsandbytes
+    from bitsandbytes import functional
+
+    place = bitsandbytes.nn.Linear4bit(128, 64, bias=False, quant_type="nf4", compress_statistics=double).to("cpu")
+    nf4 = type(parse_quantizer("nf4"))
+    before = nf4.dequantize(place)
+    bits, state = functional._convert_weight_packed_for_cpu(place.weight.data, place.weight.quant_state)
+    place.weight.data = bits.clone()
+    found = nf4.dequantize(place)
+    torch.testing.assert_close(found, before, atol=1e-3, rtol=1e-2)  # the scales are in bfloat16 now
+    assert found.count_nonzero() == before.count_nonzero() > 0
+    assert place.weight.quant_state is state
+    assert state.packing_format_for_cpu
+    assert torch.equal(place.weight.data, bits)
+    assert torch.equal(nf4.dequantize(place), found)
+
+
+def test_layers_that_are_too_small_to_be_rearranged_are_left_as_they_are():
+    import bitsandbytes
+
+    sizes = [(128, 64), (96, 64), (128, 48)]
+    layers = [bitsandbytes.nn.Linear4bit(*pair, quant_type="nf4") for pair in sizes]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = True
+    type(parse_quantizer("nf4")).prepare(torch.nn.Sequential(*layers))
+    assert [layer.support_avx512bf16_for_cpu for layer in layers] == [True, False, False]

@@ -10,6 +10,7 @@ import torch
 
 import llmad
 import llmad_plugins.adapters
+from llmad.quantization import prepare
 from llmad.registry import registry
 
 METHODS = ["lora", "series", "parallel"]
@@ -176,6 +177,7 @@ def quantised(model, kind):
                 linear = bnb.nn.Linear4bit(*sizes, bias=False, quant_type="nf4", compute_dtype=torch.float32)
             linear.load_state_dict(plain.state_dict())
             setattr(layer.self_attn, name, linear.to("cpu"))
+    prepare(model)
     return model
 
 

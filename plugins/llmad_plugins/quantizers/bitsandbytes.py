@@ -10,6 +10,7 @@ Dettmers et al., 2022 (LLM.int8(), arXiv 2208.07339), section 3; 2023 (QLoRA, ar
 import logging
 import sys
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from pydantic import NonNegativeFloat
@@ -100,6 +101,14 @@ class FourBit(Quantizer):
         return cls.model_validate({"double_quant": config.get("bnb_4bit_use_double_quant"), "compute_dtype": dtype})
 
     @classmethod
+    def prepare(cls, model: "nn.Module") -> None:
+        """Where a CPU multiplies bfloat16 the bits are rearranged, in units that some layers are too small for."""
+        for module in filter(cls.owns, model.modules()):
+            linear = cast(Any, module)
+            if linear.in_features % 64 or linear.out_features % 32:
+                linear.support_avx512bf16_for_cpu = False
+
+    @classmethod
     def owns(cls, module: "nn.Module") -> bool:
         """A linear whose weight is in this code."""
         return _is(module, "Linear4bit") and cast(Any, module).weight.quant_type == cls.code
@@ -107,12 +116,12 @@ class FourBit(Quantizer):
     @classmethod
     def dequantize(cls, module: "nn.Module") -> "Tensor":
         """(out_features, in_features) in the dtype that the weight had before."""
-        import bitsandbytes
+        from bitsandbytes import functional
 
-        linear = cast(Any, module)
-        if getattr(linear.weight.quant_state, "packing_format_for_cpu", False):
-            linear.state_dict()  # some CPUs compute with another order of the bits; writing the state restores it
-        weight: Tensor = bitsandbytes.functional.dequantize_4bit(linear.weight.data, linear.weight.quant_state)
+        bits, state = cast(Any, module).weight.data, cast(Any, module).weight.quant_state
+        if getattr(state, "packing_format_for_cpu", False):
+            bits, state = _unpacked(bits, state)
+        weight: Tensor = functional.dequantize_4bit(bits, state)
         return weight
 
 
@@ -128,6 +137,20 @@ class FP4(FourBit):
 
     name = "fp4"
     code = "fp4"
+
+
+def _unpacked(bits: "Tensor", state: Any) -> tuple["Tensor", Any]:
+    """Bits and scales in their usual order: CPUs with bfloat16 products rearrange them when they first compute.
+
+    The library's own way back (`state_dict`) would put the scales in 8 bits once more, and change the base.
+    """
+    from bitsandbytes import functional
+
+    scales, state = state.absmax.T.reshape(-1).float(), copy(state)
+    state.original_nested = False
+    bits, state = functional._convert_weight_packed_for_cpu_inverse(bits, state)
+    state.absmax = scales
+    return bits, state
 
 
 def _is(module: "nn.Module", name: str) -> bool:
