@@ -28,9 +28,11 @@ def prepare(model: nn.Module) -> None:
 
 
 def quantization(model: nn.Module) -> str | None:
-    """How a model is quantised, with every option; None where it is plain."""
+    """How a model is quantised: with every option where its config tells them; None where it is plain."""
     config = getattr(getattr(model, "config", None), "quantization_config", None)
-    return describe(config if isinstance(config, Mapping) else cast(Any, config).to_dict()) if config else None
+    if config:
+        return describe(config if isinstance(config, Mapping) else cast(Any, config).to_dict())
+    return "+".join(sorted({quantizer.name for quantizer in owners(model).values()})) or None
 
 
 def describe(config: Mapping[str, Any]) -> str:

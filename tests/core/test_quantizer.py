@@ -81,7 +81,8 @@ def test_a_method_sits_on_it_and_is_saved_and_loaded(halved, tiny, logits, pertu
     wanted = logits(halved)
     llmad.detach(halved)
     assert torch.equal(logits(llmad.load(halved, folder)), wanted)
-    llmad.load(tiny("llama"), folder)
+    with pytest.warns(llmad.LlmadWarning, match="trained on a base quantised as halves; this one is not quantised"):
+        llmad.load(tiny("llama"), folder)
 
 
 def test_it_is_read_and_not_written(halved):
