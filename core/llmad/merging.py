@@ -10,6 +10,8 @@ from llmad.module import AdapterModule, mergeable
 from llmad.quantization import owner
 from llmad.site import Site
 
+_QUANTISED = "its weight is quantised: it can be read, and not written"
+
 
 def merge(model: nn.Module, name: str = "default") -> nn.Module:
     """Fold an adapter into the base's weights and detach it; the model then computes the same without it.
@@ -62,7 +64,7 @@ def _check_order(model: nn.Module, name: str, own: Attached) -> None:
 def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, shared: set[int]) -> None:
     place = model.get_submodule(site.path)
     if reason := _fault(place, site, module, shared):
-        cure = "keep it attached" + (", or merge into the dequantised base" if owner(place) else "")
+        cure = "keep it attached" + (", or use llmad merge --dequantize" if reason == _QUANTISED else "")
         raise ModelError("not-mergeable", f"adapter {name!r} cannot be merged at {site.label}: {reason}", cure)
 
 
@@ -79,7 +81,7 @@ def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]
     if reason := weights.fault(place, site):
         return reason
     if owner(place):
-        return "its weight is quantised: it can be read, and not written"
+        return _QUANTISED
     weight = place.get_parameter("weight")
     if weight.device.type == "meta":
         return "its weight is not in memory"

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llmad.dequantised import dequantised
+from llmad.errors import ModelError
 from llmad.quantization import owners, quantization
 
 
@@ -26,3 +27,9 @@ def test_it_computes_the_same_and_is_written_as_a_plain_model(
     found.save_pretrained(tmp_path)
     assert "quantization" not in (tmp_path / "config.json").read_text()
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(found))
+
+
+def test_what_no_quantizer_reads_is_refused(llama):
+    llama.config.quantization_config = {"quant_method": "gptq"}
+    with pytest.raises(ModelError, match="no installed quantizer reads weights that are quantised as gptq"):
+        dequantised(llama)

@@ -89,7 +89,11 @@ def test_it_is_read_and_not_written(halved):
     llmad.attach(halved, "lora[sites=mlp.up]")
     with pytest.raises(llmad.ModelError, match="its weight is quantised: it can be read, and not written") as caught:
         llmad.merge(halved)
-    assert caught.value.hint == "keep it attached, or merge into the dequantised base"
+    assert caught.value.hint == "keep it attached, or use llmad merge --dequantize"
+    llmad.attach(llmad.detach(halved), "series[sites=mlp.up]")
+    with pytest.raises(llmad.ModelError, match="not a linear update") as caught:
+        llmad.merge(halved)
+    assert caught.value.hint == "keep it attached"
 
 
 def test_without_it_the_weight_cannot_be_read(halved, monkeypatch):
