@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 FAMILY = HERE.parent / "tests" / "plugins" / "test_family.py"
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("llmad_"))
 COMMANDS = (
-    "train", "evaluate", "merge", "inspect", "list-adapters", "list-backbones", "list-tasks", "plugins", "recipes",
+    "train", "evaluate", "merge", "inspect", "list-adapters", "list-backbones", "list-quantizers", "list-tasks",
+    "plugins", "recipes",
 )  # fmt: skip
 
 
@@ -51,7 +52,11 @@ def page() -> Iterator[str]:
     for _, offer in built_in("backbone"):
         backbone = offer.value
         yield f"| `{backbone.name}` | {backbone.summary} | {code(backbone.folders)} | {code(backbone.shapes)} |"
-    yield "\n## Tasks\n\n| name | what | file in a data folder |\n|---|---|---|"
+    yield "\n## Quantizers\n"
+    for _, offer in built_in("quantizer"):
+        yield f"### {offer.name}\n\n{offer.value.summary()}\n"
+        yield from options(offer.value.model_fields, descriptions(offer.value))
+    yield "## Tasks\n\n| name | what | file in a data folder |\n|---|---|---|"
     for _, offer in built_in("task"):
         yield f"| `{offer.name}` | {offer.value.summary} | {code(offer.value.files.values())} |"
     yield "\n## Hooks\n\n| hook | what it returns |\n|---|---|"

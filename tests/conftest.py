@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notices about absent image libraries
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +15,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     GPT2Config,
@@ -33,7 +34,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from llmad.registry import registry
+from llmad.quantization import prepare
+from llmad.registry import parse_quantizer, registry
 
 torch.set_num_threads(1)
 settings.register_profile("llmad", deadline=None, max_examples=50)
@@ -118,6 +120,21 @@ def _tiny(architecture: str, layers: int = 3, seed: int = 0) -> nn.Module:
 def tiny() -> Callable[..., nn.Module]:
     """Make a tiny model: `tiny("llama", layers=3, seed=0)`; the same weights for the same arguments."""
     return _tiny
+
+
+@pytest.fixture
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., nn.Module]:
+    """Make a tiny model whose linear maps are quantised as they are loaded: `quantised("llama", "nf4", seed=0)`."""
+
+    def quantised(architecture: str, quantizer: str, **which: int) -> nn.Module:
+        folder = tmp_path_factory.mktemp("plain")
+        cast(Any, _tiny(architecture, **which)).save_pretrained(folder)
+        how = {"quantization_config": parse_quantizer(quantizer).config("float32"), "device_map": {"": "cpu"}}
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, **how)
+        prepare(model)
+        return model.eval()
+
+    return quantised
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -3,14 +3,16 @@
 import os
 import signal
 import sys
+import warnings
+from functools import partial
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from llmad.errors import LlmadError
+from llmad.errors import LlmadError, LlmadWarning
 from llmad_cli import evaluate, inspect, lists, merge, train
-from llmad_cli.console import complain
+from llmad_cli.console import complain, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
 _QUIET = {
@@ -32,6 +34,7 @@ app.command("merge")(merge.merge)
 app.command("inspect")(inspect.inspect)
 app.command("list-adapters")(lists.adapters)
 app.command("list-backbones")(lists.backbones)
+app.command("list-quantizers")(lists.quantizers)
 app.command("list-tasks")(lists.tasks)
 app.command("plugins")(lists.plugins)
 app.command("recipes")(train.recipes)
@@ -82,6 +85,18 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # show what its encoding lacks as an escape, and go on
             stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LlmadWarning)
+        warnings.showwarning = partial(_show, warnings.showwarning)
+        _run()
+
+
+def _show(others: Any, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A warning of llmad's is said like its errors; another library's is shown as Python would."""
+    warn(str(message)) if issubclass(category, LlmadWarning) else others(message, category, *place, **more)
+
+
+def _run() -> None:
     debug = "--debug" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--debug"]  # it may stand anywhere
     try:

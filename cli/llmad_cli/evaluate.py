@@ -13,6 +13,10 @@ def evaluate(
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="The base, if not the recorded one.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Tasks, separated by commas.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="A file of rows, or a folder of task files.")] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", "-q", help="Such as nf4, or none; as the adapter was trained if not given."),
+    ] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="strict, or paper.")] = "strict",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows a task.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Where answers and scores go.")] = None,
@@ -22,8 +26,9 @@ def evaluate(
 ) -> None:
     """Score adapters; one JSON line an answer goes to the run directory, or to --output."""
     from llmad.errors import UsageError, nearest
+    from llmad.quantizer import UNQUANTISED
     from llmad.recipe import placed
-    from llmad.registry import registry
+    from llmad.registry import parse_quantizer, registry
     from llmad.task import PROTOCOLS
     from llmad_cli.lists import warn_of_broken_plugins
 
@@ -37,6 +42,8 @@ def evaluate(
     tasks = [name.strip() for name in (task or "").split(",") if name.strip()]
     for name in tasks:
         registry().task(name)
+    if quantize not in (None, UNQUANTISED):
+        parse_quantizer(quantize)
 
     from llmad.scoring import evaluate_adapters
     from llmad_cli.progress import ScoringView, quiet_libraries
@@ -54,6 +61,7 @@ def evaluate(
             output=Path(output) if output else None,
             batch_size=batch_size,
             device_map=device_map,
+            quantize=quantize,
         )
     if as_json:
         print_json(found.describe())
@@ -61,4 +69,5 @@ def evaluate(
     columns = {"adapter": "adapter", "task": "task", "n": "rows", "correct": "right", "accuracy": "accuracy"}
     rows = [{**row, "accuracy": f"{row['accuracy']:.1%}"} for row in found.describe()["results"]]
     print_rows(rows, {**columns, "unparsed": "no answer", "seconds": "seconds"})
-    out.print(inert(f"backbone {found.backbone}, protocol {found.protocol}"), soft_wrap=True)
+    quantised = f", quantised as {found.quantization}" if found.quantization else ""
+    out.print(inert(f"backbone {found.backbone}{quantised}, protocol {found.protocol}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`llmad list-adapters`, `list-backbones`, `list-tasks`, `plugins`: what is installed."""
+"""`llmad list-adapters`, `list-backbones`, `list-quantizers`, `list-tasks`, `plugins`: what is installed."""
 
 from typing import Annotated, Any
 
@@ -23,6 +23,14 @@ def backbones(as_json: Json = False) -> None:
 
     columns = {"name": "name", "weights": "weights", "shapes": "shapes", "distribution": "from"}
     _show(list_backbones(), {**columns, "summary": "summary"}, as_json)
+
+
+def quantizers(as_json: Json = False) -> None:
+    """List the ways to quantise a base, with their options and defaults."""
+    from llmad import list_quantizers
+
+    columns = {"name": "name", "options": "options", "distribution": "from", "summary": "summary"}
+    _show(list_quantizers(), columns, as_json)
 
 
 def tasks(as_json: Json = False) -> None:

@@ -13,13 +13,24 @@ def merge(
     output: Annotated[str, typer.Option("--output", "-o", help="The folder of the merged model.")],
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="The base, if not the recorded one.")] = None,
     weights: Annotated[str | None, typer.Option("--weights", "-w", help="Of several adapters: 0.7,0.3.")] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", "-q", help="Of the base: such as nf4, or none; as recorded if not given."),
+    ] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Merge into plain weights made of the quantised base's.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Fold an adapter, or the average of several, into the base; compare the logits before and after."""
     from llmad.errors import UsageError
+    from llmad.quantizer import UNQUANTISED
+    from llmad.registry import parse_quantizer
     from llmad_cli.lists import warn_of_broken_plugins
 
     warn_of_broken_plugins()
+    if quantize not in (None, UNQUANTISED):
+        parse_quantizer(quantize)
     try:
         shares = [float(weight) for weight in (weights or "").split(",") if weight.strip()]
     except ValueError:
@@ -29,12 +40,15 @@ def merge(
     from llmad_cli.progress import quiet_libraries
 
     quiet_libraries()
-    found = merge_adapters([Path(folder) for folder in folders], Path(output), backbone, shares)
+    found = merge_adapters([Path(folder) for folder in folders], Path(output), backbone, shares, quantize, dequantize)
     if as_json:
         print_json(found.describe())
         return
     out.print(inert(f"merged     {' and '.join(found.adapters)} into {found.backbone}, {found.dtype}"), soft_wrap=True)
+    if found.quantization:
+        out.print(inert(f"base       dequantised from {found.quantization}"), soft_wrap=True)
     out.print(f"effect     {found.effect:.3g}: the adapter's largest change of a logit", soft_wrap=True)
-    out.print(f"difference {found.difference:.3g} at most between merged and unmerged logits", soft_wrap=True)
+    unmerged = "those of the quantised base with the adapter" if found.quantization else "unmerged logits"
+    out.print(f"difference {found.difference:.3g} at most between merged and {unmerged}", soft_wrap=True)
     out.print(f"choice     the same likeliest token at {found.same_choice:.2%} of the positions", soft_wrap=True)
     out.print(inert(f"written    {found.output}"), soft_wrap=True)

@@ -125,8 +125,9 @@ def _plan(event: Prepared) -> Group:
     left_out = f", {event.left_out:,} left out (longer than {recipe.max_length} tokens)" if event.left_out else ""
     goes_on = f", going on after step {event.done:,}" if event.done else ""
     built_on = f" on top of {', '.join(recipe.frozen)}, frozen" if recipe.frozen else ""
+    quantised = f", quantised as {event.quantization}" if event.quantization else ""
     facts = {
-        "backbone": f"{recipe.backbone} on {event.device}",
+        "backbone": f"{recipe.backbone} on {event.device}{quantised}",
         "adapter": f"{recipe.adapter}{built_on}",
         "sites": f"{len(plan.sites)} ({plan.roles})",
         "parameters": f"{plan.trainable_parameters:,} trained of {plan.total_parameters:,} ({plan.share:.2%})",

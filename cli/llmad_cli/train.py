@@ -20,6 +20,9 @@ def train(
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Such as lora[r=16,layers=8:].")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="A task of list-tasks.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="A file of rows.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", "-q", help="Keep the base in few bits: a quantizer of list-quantizers.")
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The run directory.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key, as key=value.")] = None,
     resume: Annotated[str | None, typer.Option("--resume", help="auto, or a run directory to go on with.")] = None,
@@ -28,7 +31,8 @@ def train(
     """Train an adapter; without arguments, LoRA on the embedded backbone and generated word problems."""
     from llmad_cli.lists import warn_of_broken_plugins
 
-    options = {"backbone": backbone, "adapter": adapter, "task": task, "data": data, "output_dir": output}
+    options = {"backbone": backbone, "adapter": adapter, "task": task, "data": data, "quantize": quantize}
+    options["output_dir"] = output
     given = {key: value for key, value in options.items() if value is not None}
     folder = _resumed(resume, output)
     warn_of_broken_plugins()

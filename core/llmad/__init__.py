@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from llmad.attachment import activate, attach, detach, disabled, parameters, per_row
     from llmad.averaging import average
     from llmad.backbone import Backbone, Fused
-    from llmad.errors import DataError, LlmadError, ModelError, UsageError
+    from llmad.errors import DataError, LlmadError, LlmadWarning, ModelError, UsageError
     from llmad.hookspecs import hookimpl
-    from llmad.listing import list_adapters, list_backbones, list_tasks
+    from llmad.listing import list_adapters, list_backbones, list_quantizers, list_tasks
     from llmad.match import sites
     from llmad.merging import merge
     from llmad.module import AdapterModule
     from llmad.preset import Preset
+    from llmad.quantizer import Quantizer
     from llmad.registry import parse_spec
     from llmad.selector import Sites
     from llmad.site import Rows, Site
@@ -29,13 +30,14 @@ _HOME = {
     "attachment": ("activate", "attach", "detach", "disabled", "parameters", "per_row"),
     "averaging": ("average",),
     "backbone": ("Backbone", "Fused"),
-    "errors": ("DataError", "LlmadError", "ModelError", "UsageError"),
+    "errors": ("DataError", "LlmadError", "LlmadWarning", "ModelError", "UsageError"),
     "hookspecs": ("hookimpl",),
-    "listing": ("list_adapters", "list_backbones", "list_tasks"),
+    "listing": ("list_adapters", "list_backbones", "list_quantizers", "list_tasks"),
     "match": ("sites",),
     "merging": ("merge",),
     "module": ("AdapterModule",),
     "preset": ("Preset",),
+    "quantizer": ("Quantizer",),
     "registry": ("parse_spec",),
     "selector": ("Sites",),
     "site": ("Rows", "Site"),
@@ -46,10 +48,10 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: RUF022  the order in which a reader meets them
     "attach", "detach", "activate", "disabled", "per_row", "average", "merge", "save", "load", "sites", "parameters",
-    "parse_spec", "list_adapters", "list_backbones", "list_tasks",
-    "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused",
+    "parse_spec", "list_adapters", "list_backbones", "list_quantizers", "list_tasks",
+    "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused", "Quantizer",
     "Task", "Prompt", "Judge", "Split", "hookimpl",
-    "LlmadError", "UsageError", "DataError", "ModelError",
+    "LlmadError", "UsageError", "DataError", "ModelError", "LlmadWarning",
 ]  # fmt: skip
 
 

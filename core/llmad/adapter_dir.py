@@ -5,6 +5,7 @@ that read it can use them; `llmad.json` adds what strict loading needs: sites, b
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmad.attachment import attached, build, detach, mount, plan, state
-from llmad.errors import LlmadError, ModelError, StorageError, UsageError, nearest
+from llmad.errors import LlmadError, LlmadWarning, ModelError, StorageError, UsageError, nearest
 from llmad.files import replace, write_json
-from llmad.fingerprint import fingerprint
+from llmad.fingerprint import difference, fingerprint
 from llmad.match import select
 from llmad.module import AdapterModule
+from llmad.quantization import quantization
 from llmad.registry import registry
 from llmad.site import Site
 from llmad.spec import AdapterSpec, Tensors
@@ -59,6 +61,7 @@ def save(
         "options": own.spec.options(),
         "sites": [site.describe() for site in own.modules],
         "base": {"model_type": _model_type(model), "fingerprint": fingerprint(model)},
+        "quantization": quantization(model),
         "plugin": {"distribution": origin.distribution, "version": origin.version} if origin else None,
         "built_on": list(built_on),
         **(about or {}),
@@ -84,7 +87,8 @@ def load(
 ) -> nn.Module:
     """Attach an adapter from a directory; strict both ways: every tensor has its place, every place its tensor.
 
-    An adapter that was trained on top of others brings them along, frozen and under the names that they had.
+    An adapter that was trained on top of others brings them along, frozen and under the names that they had. One that
+    was trained on the same base quantised in another way, or not at all, is loaded with a warning.
 
     Args:
         model: the base that the adapter was trained on.
@@ -124,6 +128,7 @@ def _load(
     chosen = plan(model, spec, name)
     if about:
         _check_base(model, folder, about, chosen, check_base)
+        _say_quantization(model, folder, about)
     tensors = _read_tensors(folder)
     modules = build(model, spec, chosen)
     _fill(modules, spec, tensors, folder)
@@ -159,6 +164,8 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise ModelError("broken-adapter", f"{folder / ABOUT}: {key!r} is missing or not a {kind.__name__}")
     if not isinstance(about.get("built_on", []), list):
         raise ModelError("broken-adapter", f"{folder / ABOUT}: 'built_on' is no list")
+    if not isinstance(about.get("quantization"), str | None):
+        raise ModelError("broken-adapter", f"{folder / ABOUT}: 'quantization' is no text")
     return about
 
 
@@ -224,12 +231,30 @@ def _check_base(model: nn.Module, folder: Path, about: dict[str, Any], chosen: l
             )
     if len(wanted) != len(found):
         raise ModelError("other-base", f"{folder}: trained at {len(wanted)} sites; this model has {len(found)} such")
-    if strict and about["base"].get("fingerprint") != fingerprint(model):
+    base = about["base"]
+    if strict and (differs := _difference(base.get("fingerprint"), model)):
         raise ModelError(
             "other-base",
-            f"{folder}: it was trained on another {about['base'].get('model_type')} base; the weights differ",
+            f"{folder}: it was trained on another {base.get('model_type')} base; the weights differ ({differs})",
             "load that base, or pass check_base=False to use the adapter on this one all the same",
         )
+
+
+def _difference(recorded: Any, model: nn.Module) -> str:
+    """In what the base is not the recorded one; empty where it is."""
+    return difference(recorded, fingerprint(model)) if isinstance(recorded, dict) else "its fingerprint cannot be read"
+
+
+def _say_quantization(model: nn.Module, folder: Path, about: dict[str, Any]) -> None:
+    """Tell that the base has other rounding errors than the one that the adapter was trained to make up for."""
+    there, here = about.get("quantization"), quantization(model)
+    if there != here:
+        words = f"{folder}: it was trained on a base {_quantised(there)}; this one is {_quantised(here)}"
+        warnings.warn(words, LlmadWarning, stacklevel=4)
+
+
+def _quantised(how: Any) -> str:
+    return f"quantised as {how}" if how else "not quantised"
 
 
 def _in_words(site: Any) -> str:

@@ -21,6 +21,10 @@ class LlmadError(Exception):
         self.hint = hint
 
 
+class LlmadWarning(UserWarning):
+    """What the user should know of, and nothing stops for."""
+
+
 class UsageError(LlmadError):
     """A command, option, recipe, spec or selector that cannot be meant so."""
 

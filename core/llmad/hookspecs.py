@@ -8,6 +8,7 @@ import pluggy
 
 from llmad.backbone import Backbone
 from llmad.preset import Preset
+from llmad.quantizer import Quantizer
 from llmad.spec import AdapterSpec
 from llmad.task import Task
 
@@ -27,6 +28,12 @@ def llmad_adapters() -> list[type[AdapterSpec] | Preset]:
 @hookspec
 def llmad_backbones() -> list[Backbone]:
     """The model families that the plugin describes."""
+    return []
+
+
+@hookspec
+def llmad_quantizers() -> list[type[Quantizer]]:
+    """The ways to keep a base's weights in few bits that the plugin brings, as their config classes."""
     return []
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from llmad.errors import LlmadError
+from llmad.options import word
 from llmad.preset import Preset
 from llmad.registry import Offer, registry
 
@@ -33,6 +34,19 @@ def list_backbones() -> list[dict[str, Any]]:
             **_origin(name, offer),
         }
         for name, offer in registry().offers("backbone")
+    ]
+
+
+def list_quantizers() -> list[dict[str, Any]]:
+    """Every quantizer: name, summary, its options with their defaults, where it comes from."""
+    return [
+        {
+            "name": name,
+            "summary": offer.value.summary(),
+            "options": [f"{key}={word(field.get_default())}" for key, field in offer.value.model_fields.items()],
+            **_origin(name, offer),
+        }
+        for name, offer in registry().offers("quantizer")
     ]
 
 

@@ -1,9 +1,10 @@
 """Merged: a base with adapters folded into its weights, compared with the adapted base and written as a model."""
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from llmad import adapter_dir, pretrained
-from llmad.attachment import disabled, state
+from llmad.attachment import detach, disabled, state
 from llmad.averaging import average
-from llmad.errors import ModelError, UsageError
+from llmad.dequantised import dequantised
+from llmad.errors import LlmadWarning, ModelError, UsageError
 from llmad.files import check_writable, storing
 from llmad.memory import enough_memory
 from llmad.merging import merge
+from llmad.quantization import quantization
 from llmad.train import accelerator
 
 # How far merged logits may be from unmerged ones, as a share of the largest: rounding, and no more.
@@ -32,6 +35,7 @@ class Merged:
     Attributes:
         output: the folder of the merged model.
         backbone: the base.
+        quantization: how the base is quantised that the merged model is compared with; the merged one is plain.
         adapters: the adapter directories.
         effect: largest change of a logit by the adapter.
         difference: largest difference of a logit between the adapted and the merged model.
@@ -41,6 +45,7 @@ class Merged:
 
     output: str
     backbone: str
+    quantization: str | None
     adapters: tuple[str, ...]
     effect: float
     difference: float
@@ -53,7 +58,14 @@ class Merged:
 
 
 @enough_memory("merge on a machine with more memory")
-def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, weights: Sequence[float]) -> Merged:
+def merge_adapters(
+    folders: Sequence[Path],
+    output: Path,
+    backbone: str | None,
+    weights: Sequence[float],
+    quantize: str | None = None,
+    dequantize: bool = False,
+) -> Merged:
     """Fold adapters into their base, compare the logits before and after, and write the model.
 
     Args:
@@ -61,35 +73,49 @@ def merge_adapters(folders: Sequence[Path], output: Path, backbone: str | None, 
         output: the folder to make.
         backbone: the base; the one recorded with the adapters where None.
         weights: of the adapters in their average; equal where empty.
+        quantize: how the base is quantised, or `none`; as recorded with the adapters where None.
+        dequantize: merge into plain weights made of the quantised ones, since these cannot be written.
 
     Raises:
-        UsageError: the output is there already, the weights do not fit, or no base is named.
-        ModelError: an adapter is not linear or does not belong to the base, or merging changed the logits by more
-            than rounding; nothing is written.
+        UsageError: the output is there already, the weights do not fit, no base is named, or there is nothing to
+            dequantise.
+        ModelError: an adapter is not linear or does not belong to the base, the base is quantised and is to stay so,
+            or merging changed the logits by more than rounding; nothing is written.
         StorageError: the folder cannot be written.
     """
     _check(folders, output, weights)
     adapters = [adapter_dir.run_adapter(folder) for folder in folders]
     abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
     name = pretrained.one_backbone(backbone, abouts.values())
-    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device)
+    how = pretrained.common_quantization(name, abouts.values(), quantize)
+    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, how)
+    quantised = quantization(base.model)
+    _check_quantised(name, quantised, dequantize)
     names = _attach(base.model, adapters, abouts, weights or [1.0] * len(adapters))
     ids = _ids(base.model)
     with disabled(base.model):
         plain = _logits(base.model, ids)
     adapted = _logits(base.model, ids)
+    wanted = adapted
+    if dequantize:
+        base = _dequantised(base)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LlmadWarning)  # the base is quantised no longer, as was asked
+            names = _attach(base.model, adapters, abouts, weights or [1.0] * len(adapters))
+        wanted = _logits(base.model, ids)
     _merge(base.model, names, " and ".join(map(str, adapters)))
     found = _logits(base.model, ids)
     result = Merged(
         output=str(output),
         backbone=name,
+        quantization=quantised,
         adapters=tuple(str(folder) for folder in adapters),
         effect=float((adapted - plain).abs().max()),
         difference=float((found - adapted).abs().max()),
         same_choice=float((found.argmax(-1) == adapted.argmax(-1)).float().mean()),
         dtype=str(base.model.dtype).removeprefix("torch."),
     )
-    _check_same(result, adapted, base.model.dtype)
+    _check_same(result, float((found - wanted).abs().max()), wanted, base.model.dtype)
     with _appearing(output.absolute()) as folder:
         base.model.generation_config = pretrained.generation_config(name)
         base.model.save_pretrained(folder)
@@ -103,6 +129,26 @@ def _check(folders: Sequence[Path], output: Path, weights: Sequence[float]) -> N
     if output.exists() and (not output.is_dir() or any(output.iterdir()) or not output.name):
         raise UsageError("output-exists", f"{output} is there already", "give another --output")
     check_writable(output)
+
+
+def _check_quantised(name: str, quantised: str | None, dequantize: bool) -> None:
+    if quantised and not dequantize:
+        raise ModelError(
+            "quantised-base",
+            f"{name} is quantised as {quantised}: its weights can be read, and not written",
+            "--dequantize merges into plain weights made of them, --quantize none into the base as it is stored",
+        )
+    if dequantize and not quantised:
+        raise UsageError(
+            "not-quantised", f"{name} is not quantised, and has nothing to dequantise", "merge it as it is"
+        )
+
+
+def _dequantised(base: pretrained.Pretrained) -> pretrained.Pretrained:
+    """The plain base; adapters are taken out of the quantised one before."""
+    for name in reversed(list(state(base.model).adapters)):
+        detach(base.model, name)
+    return replace(base, model=dequantised(base.model))
 
 
 def _attach(model: Any, folders: Sequence[Path], abouts: dict[str, Any], weights: Sequence[float]) -> list[str]:
@@ -142,10 +188,11 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     return logits.float().cpu()
 
 
-def _check_same(result: Merged, adapted: Tensor, dtype: torch.dtype) -> None:
+def _check_same(result: Merged, difference: float, wanted: Tensor, dtype: torch.dtype) -> None:
+    """Merging itself may only round; what dequantising does before it is no fault of it, and is told."""
     tolerance = _TOLERANCE.get(dtype, _HALF_TOLERANCE)
-    share = result.difference / float(adapted.abs().max())
-    lost = result.difference > result.effect / 2 and share > _TOLERANCE[torch.float32]
+    share = difference / float(wanted.abs().max())
+    lost = difference > result.effect / 2 and share > _TOLERANCE[torch.float32]
     if not share <= tolerance or lost:
         raise ModelError(
             "merge-differs",

@@ -7,7 +7,10 @@ from llmad import placement, weights
 from llmad.attachment import Attached, attached, check_detachable, detach, state
 from llmad.errors import ModelError
 from llmad.module import AdapterModule, mergeable
+from llmad.quantization import owner
 from llmad.site import Site
+
+_QUANTISED = "its weight is quantised: it can be read, and not written"
 
 
 def merge(model: nn.Module, name: str = "default") -> nn.Module:
@@ -66,13 +69,9 @@ def _check(model: nn.Module, name: str, site: Site, module: AdapterModule, share
             f"adapter {name!r} cannot be merged at {site.label}: its weight is offloaded, not in memory",
             "load the base without offloading, such as with device_map=cpu, and merge there",
         )
-    reason = _fault(place, site, module, shared)
-    if reason:
-        raise ModelError(
-            "not-mergeable",
-            f"adapter {name!r} cannot be merged at {site.label}: {reason}",
-            "keep it attached",
-        )
+    if reason := _fault(place, site, module, shared):
+        cure = "keep it attached" + (", or use llmad merge --dequantize" if reason == _QUANTISED else "")
+        raise ModelError("not-mergeable", f"adapter {name!r} cannot be merged at {site.label}: {reason}", cure)
 
 
 def _check_finite(name: str, site: Site, weight: Tensor) -> None:
@@ -87,6 +86,8 @@ def _fault(place: nn.Module, site: Site, module: AdapterModule, shared: set[int]
         return f"{type(module).__name__} is not a linear update of a weight"
     if reason := weights.fault(place, site):
         return reason
+    if owner(place):
+        return _QUANTISED
     weight = weights.parameter(place, site)
     if weight.device.type == "meta":
         return "its weight is not in memory"

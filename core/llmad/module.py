@@ -52,10 +52,12 @@ class AdapterModule(_Module):
         """Finish what depends on the base, once, when `site` and `host` are known; by default nothing."""
 
     def host_weight(self) -> "Tensor":
-        """The weight of the place, (out_features, in_features): a fused linear's own rows, in the base's dtype.
+        """The weight of the place, (out_features, in_features): a fused linear's own rows.
+
+        It is in the base's dtype, or, where the base is quantised, a copy in the one that it is dequantised to.
 
         Raises:
-            ModelError: the place has no plain weight.
+            ModelError: the place has no weight that could be read.
         """
         from llmad.placement import in_memory
         from llmad.weights import weight

@@ -1,5 +1,6 @@
 """Plan: what a spec would do to a model, in numbers, without doing it."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from llmad.attachment import attached, build, parameters
 from llmad.attachment import plan as checked_sites
 from llmad.layout import Layout
 from llmad.match import layout
+from llmad.quantization import sizes
 from llmad.site import MODULE_ROLES, Site
 from llmad.spec import AdapterSpec
 
@@ -63,7 +65,7 @@ def plan(model: nn.Module, spec: AdapterSpec | None) -> Plan:
     Raises:
         UsageError, ModelError: as `attach` would.
     """
-    base, there = sum(parameter.numel() for parameter in model.parameters()), layout(model)
+    base, there = _total(model), layout(model)
     if spec is None:
         return _plan(there.sites, 0, base, there)
     chosen = checked_sites(model, spec, "default")
@@ -74,8 +76,7 @@ def plan(model: nn.Module, spec: AdapterSpec | None) -> Plan:
 def summary(model: nn.Module, name: str = "default") -> Plan:
     """The same of an adapter that is attached."""
     own = sum(parameter.numel() for _, parameter in parameters(model, name))
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return _plan(list(attached(model, name).modules), own, total, layout(model))
+    return _plan(list(attached(model, name).modules), own, _total(model), layout(model))
 
 
 def _in_words(counts: dict[str, int]) -> str:
@@ -96,6 +97,11 @@ def _tally(names: Iterable[str]) -> dict[str, int]:
     for name in names:
         counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def _total(model: nn.Module) -> int:
+    """All weights of a model; a quantised one counts as the plain one that it stands for."""
+    return sum(math.prod(shape) for _, shape, _ in sizes(model))
 
 
 def _count(modules: Sequence[nn.Module]) -> int:

@@ -10,7 +10,10 @@ from torch import nn
 
 from llmad.errors import ModelError, UsageError
 from llmad.memory import enough_memory
+from llmad.quantization import describe, prepare
+from llmad.quantizer import UNQUANTISED
 from llmad.recipe import DeviceMap
+from llmad.registry import parse_quantizer
 from llmad.source import find
 
 _ACCELERATORS = ("cuda", "mps", "xpu")
@@ -25,13 +28,14 @@ class Pretrained:
     tokenizer: Any
 
 
-@enough_memory("choose dtype=bfloat16, or a smaller backbone")
+@enough_memory("choose dtype=bfloat16, quantise the base, or take a smaller one")
 def load(
     name: str,
     dtype: str = "auto",
     device: torch.device | str = "cpu",
     device_map: DeviceMap = None,
     offload_folder: str | None = None,
+    quantize: str | None = None,
 ) -> Pretrained:
     """Load a model and its tokenizer.
 
@@ -41,9 +45,11 @@ def load(
         device: where the model goes.
         device_map: where its parts go, as transformers' `from_pretrained` reads it; then `device` has no say.
         offload_folder: with `device_map`, where weights go that are kept on disk and not in the backbone's own files.
+        quantize: the quantizer of the linear maps' weights; as they are stored where None.
 
     Raises:
-        UsageError: no such backbone, one that is known by its shape only, or no such device.
+        UsageError: no such backbone, device or quantizer, a backbone that is known by its shape only, or one to be
+            quantised that is stored quantised already.
         ModelError: the folder is incomplete or broken.
     """
     source = find(name)
@@ -53,15 +59,14 @@ def load(
             f"backbone {name!r} is known by its shape only",
             "give a local folder or a hub id with weights",
         )
+    how = _how(name, dtype, device, device_map, offload_folder, quantize)
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     offline = isinstance(source, Path)
-    _check_devices(device_map)
-    placed = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
         model, report = AutoModelForCausalLM.from_pretrained(
-            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True, **placed
+            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True, **how
         )
     except torch.OutOfMemoryError:
         raise
@@ -71,7 +76,42 @@ def load(
         raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
     # A hub model's own sampling and penalties would slip into answers that are meant to be greedy.
     model.generation_config = GenerationConfig()
-    return Pretrained(name, (model if placed else model.to(device)).eval(), tokenizer)
+    prepare(model)
+    return Pretrained(name, (model if "device_map" in how else model.to(device)).eval(), tokenizer)
+
+
+def _how(
+    name: str,
+    dtype: str,
+    device: torch.device | str,
+    device_map: DeviceMap,
+    offload_folder: str | None,
+    quantize: str | None,
+) -> dict[str, Any]:
+    """What `from_pretrained` is told of placement and quantisation."""
+    _check_devices(device_map)
+    stored, how = stored_quantization(name), dict[str, Any]()
+    if stored and quantize:
+        reason = f"{name} is stored quantised as {stored}, and cannot be quantised as {quantize} once more"
+        raise UsageError("already-quantised", reason, "leave quantize out")
+    if quantize:
+        how["quantization_config"] = parse_quantizer(quantize).config(dtype)
+    if stored or quantize:
+        how["device_map"] = {"": device}  # a quantised model is quantised where it is to stay
+    if device_map is not None:
+        how |= {"device_map": device_map, "offload_folder": offload_folder}
+    return how
+
+
+def stored_quantization(name: str) -> str | None:
+    """How the weights of a backbone are quantised where they are stored; None where they are plain.
+
+    Raises:
+        UsageError: no such backbone.
+        ModelError: its config cannot be read.
+    """
+    config = getattr(_config(name), "quantization_config", None)
+    return describe(config) if config else None
 
 
 def generation_config(name: str) -> Any:
@@ -104,6 +144,22 @@ def common_dtype(abouts: Iterable[Mapping[str, Any]]) -> str:
     return dtypes.pop() if len(dtypes) == 1 else "auto"
 
 
+def common_quantization(name: str, abouts: Iterable[Mapping[str, Any]], given: str | None) -> str | None:
+    """How to quantise the one base of several adapters: as given (`none`: not), or as it was when they were trained.
+
+    Raises:
+        UsageError: it was quantised in several ways.
+    """
+    if given is not None or stored_quantization(name):
+        return None if given == UNQUANTISED else given
+    found = {about.get("quantization") for about in abouts}
+    if len(found) > 1:
+        ways = " and ".join(sorted(str(way or UNQUANTISED) for way in found))
+        reason = f"the adapters were trained on bases that are quantised in several ways: {ways}"
+        raise UsageError("no-quantization", reason, f"give --quantize, with one of these or {UNQUANTISED}")
+    return found.pop()
+
+
 def skeleton(name: str) -> nn.Module:
     """The model on the meta device: shapes without weights, from a folder, a built-in shape or a hub id.
 
@@ -111,18 +167,14 @@ def skeleton(name: str) -> nn.Module:
         UsageError: no such backbone.
         ModelError: its config cannot be read or built.
     """
-    source = find(name)
-    from transformers import AutoConfig, AutoModelForCausalLM
+    config = _config(name)
+    from transformers import AutoModelForCausalLM
 
     try:
-        if isinstance(source, Mapping):
-            config = AutoConfig.for_model(**source)
-        else:
-            config = AutoConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        raise _broken(name, source, error) from None
+        raise _broken(name, find(name), error) from None
     return model
 
 
@@ -132,6 +184,18 @@ def _check_devices(device_map: DeviceMap) -> None:
         kind, _, number = (f"cuda:{given}" if isinstance(given, int) else str(given)).partition(":")
         if kind in _ACCELERATORS and int(number or 0) >= getattr(torch, kind).device_count():
             raise UsageError("no-device", f"device_map: there is no {given!r} on this machine", "choose auto, or cpu")
+
+
+def _config(name: str) -> Any:
+    source = find(name)
+    from transformers import AutoConfig
+
+    try:
+        if isinstance(source, Mapping):
+            return AutoConfig.for_model(**source)
+        return AutoConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
+    except Exception as error:
+        raise _broken(name, source, error) from None
 
 
 def _broken(name: str, source: object, error: Exception) -> ModelError:

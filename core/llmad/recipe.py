@@ -26,7 +26,8 @@ from pydantic import (
 )
 
 from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest
-from llmad.registry import parse_spec, registry
+from llmad.quantizer import UNQUANTISED
+from llmad.registry import parse_quantizer, parse_spec, registry
 from llmad.source import find
 
 DeviceMap = str | int | dict[str, str | int] | None
@@ -65,6 +66,7 @@ class Recipe(BaseModel):
         device_map: where the base's parts go: `auto`, a device, or a table of module to device, `cpu` or `disk`; all on
             one device, the accelerator if there is one, where None.
         offload_folder: with `device_map`, where weights on `disk` go that cannot stay in the backbone's own files.
+        quantize: the quantizer of the base's linear maps, such as `nf4`; as they are stored where None.
         do_eval: score base and adapter on the task's test rows after training.
         max_eval_samples: how many test rows.
         per_device_eval_batch_size: rows generated at once.
@@ -96,6 +98,7 @@ class Recipe(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device_map: DeviceMap = None
     offload_folder: str | None = None
+    quantize: str | None = None
     do_eval: bool = False
     max_eval_samples: PositiveInt = 200
     per_device_eval_batch_size: PositiveInt = 64
@@ -146,7 +149,10 @@ def load(layers: Sequence[Layer]) -> Recipe:
     problems = _unknown_keys(layers)
     values = {key: value for _, layer in layers for key, value in layer.items() if key in Recipe.model_fields}
     origins = {key: origin for origin, layer in layers for key in layer}
-    values["adapter"] = _adapter_text(values.get("adapter"))
+    for key in ("adapter", "quantize"):
+        values[key] = _text_form(values.get(key))
+    if values["quantize"] == UNQUANTISED:
+        values["quantize"] = None
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -204,7 +210,7 @@ def read_pairs(pairs: Sequence[str]) -> Layer:
     return "--set", values
 
 
-def _adapter_text(value: Any) -> Any:
+def _text_form(value: Any) -> Any:
     """A table such as `{name = "lora", r = 16}` as the text `lora[r=16]`."""
     if not isinstance(value, Mapping) or "name" not in value:
         return value
@@ -233,7 +239,7 @@ def _fault(item: Any, origins: Mapping[str, str]) -> LlmadError:
 
 
 def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
-    checks = {"backbone": find, "adapter": parse_spec, "task": registry().task}
+    checks = {"backbone": find, "adapter": parse_spec, "quantize": parse_quantizer, "task": registry().task}
     problems: list[LlmadError] = []
     for key, check in checks.items():
         if isinstance(values.get(key), str):

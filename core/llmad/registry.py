@@ -1,4 +1,4 @@
-"""The registry: finds plugins, loads each under a guard, and knows every adapter, backbone and task by name.
+"""The registry: finds plugins, loads each under a guard, and knows every adapter, backbone, quantizer and task by name.
 
 A plugin that breaks is reported and left out; it stops nothing but a run that names it.
 """
@@ -15,20 +15,23 @@ import pluggy
 from llmad import hookspecs
 from llmad.backbone import Backbone
 from llmad.errors import LlmadError, ModelError, UsageError, nearest
+from llmad.options import split
 from llmad.preset import Preset
-from llmad.spec import AdapterSpec, split_spec
+from llmad.quantizer import Quantizer
+from llmad.spec import AdapterSpec
 from llmad.task import Task
 
-Kind = Literal["adapter", "backbone", "task"]
+Kind = Literal["adapter", "backbone", "quantizer", "task"]
 BUILT_IN = "llmad"
 ALLOW_LIST = "LLMAD_PLUGINS"
 _HOOKS: dict[str, tuple[Kind, Callable[[Any], bool], str]] = {
     "llmad_adapters": (
         "adapter",
-        lambda offer: isinstance(offer, Preset) or _is_method(offer),
+        lambda offer: isinstance(offer, Preset) or _is_class(offer, AdapterSpec),
         "an AdapterSpec class or a Preset",
     ),
     "llmad_backbones": ("backbone", lambda offer: isinstance(offer, Backbone), "a Backbone"),
+    "llmad_quantizers": ("quantizer", lambda offer: _is_class(offer, Quantizer), "a Quantizer class"),
     "llmad_tasks": ("task", lambda offer: isinstance(offer, Task), "a Task"),
 }
 
@@ -70,7 +73,7 @@ class Plugin:
 
 
 class Registry:
-    """Every plugin that is installed, and every adapter, backbone and task by name."""
+    """Every plugin that is installed, and every adapter, backbone, quantizer and task by name."""
 
     def __init__(self, found: Iterable[tuple[EntryPoint, Distribution]]) -> None:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -119,7 +122,7 @@ class Registry:
         """The spec of a method or a preset of that name, with these options."""
         found = self.get("adapter", name).value
         if isinstance(found, Preset):
-            method, preset = split_spec(found.spec)
+            method, preset = split(found.spec, "adapter spec")
             found, options = self.get("adapter", method).value, {**preset, **options}
         if isinstance(found, Preset):
             raise ModelError("broken-preset", f"preset {name!r} stands for a preset, {found.name!r}, and no method")
@@ -135,6 +138,10 @@ class Registry:
         names = {known.lower(): known for own, offer in self.offers("task") for known in (offer.full_name, own)}
         task: Task = self.get("task", names.get(name.lower(), name)).value
         return task
+
+    def quantizers(self) -> list[type[Quantizer]]:
+        """Every quantizer."""
+        return [offer.value for _, offer in self.offers("quantizer")]
 
     def backbones(self) -> list[Backbone]:
         """Every backbone description."""
@@ -179,8 +186,8 @@ class Registry:
                     name = getattr(value, "name", None)
                     if not fits(value) or not isinstance(name, str) or not name:
                         raise TypeError(f"{hook} returned {value!r}, which is not {wanted} with a name")
-                    if _is_method(value) and not _builds(value):
-                        raise TypeError(f"{value.__name__} defines no build(self, site)")
+                    if missing := _missing(value):
+                        raise TypeError(f"{value.__name__} defines no {missing}")
                     yield Offer(kind, name, value, plugin.distribution, plugin.version)
 
 
@@ -198,15 +205,36 @@ def parse_spec(text: "str | AdapterSpec") -> AdapterSpec:
     """
     if isinstance(text, AdapterSpec):
         return text
-    return registry().adapter(*split_spec(text))
+    return registry().adapter(*split(text, "adapter spec"))
 
 
-def _is_method(offer: Any) -> bool:
-    return isinstance(offer, type) and issubclass(offer, AdapterSpec) and offer is not AdapterSpec
+def parse_quantizer(text: str) -> Quantizer:
+    """Read a quantizer such as `nf4`, or `nf4[double_quant=false]`.
+
+    Raises:
+        UsageError: no such quantizer or option.
+    """
+    name, options = split(text, "quantizer")
+    quantizer: Quantizer = registry().get("quantizer", name).value.read(options)
+    return quantizer
 
 
-def _builds(method: type[AdapterSpec]) -> bool:
-    return method.build is not AdapterSpec.build or method.assemble is not AdapterSpec.assemble
+def _is_class(offer: Any, base: type) -> bool:
+    return isinstance(offer, type) and issubclass(offer, base) and offer is not base
+
+
+def _missing(offer: Any) -> str:
+    """What a class that is offered must define and does not; empty where nothing lacks."""
+    if _is_class(offer, AdapterSpec):
+        return "build(self, site)" if not {"build", "assemble"} & _defined(offer, AdapterSpec) else ""
+    if _is_class(offer, Quantizer):
+        return ", ".join(name for name in ("config", "owns", "dequantize") if name not in _defined(offer, Quantizer))
+    return ""
+
+
+def _defined(offer: type, base: type) -> set[str]:
+    """The names that a class or one of its bases below `base` defines."""
+    return {name for cls in offer.__mro__[: offer.__mro__.index(base)] for name in vars(cls)}
 
 
 def _entry_points() -> Iterator[tuple[EntryPoint, Distribution]]:

@@ -15,6 +15,7 @@ from llmad.errors import ResumeError, UsageError
 from llmad.evaluate import Score
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
+from llmad.quantization import quantization
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
@@ -44,6 +45,7 @@ class Prepared:
     done: int
     skipped: tuple[str, ...]
     device: str
+    quantization: str | None
     learning_rate: float
     output: Path
 
@@ -126,7 +128,9 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     test_rows = _test_rows(recipe, task) if recipe.do_eval else []
 
     device = train.accelerator()
-    base = pretrained.load(recipe.backbone, recipe.dtype, device.device, recipe.device_map, recipe.offload_folder)
+    base = pretrained.load(
+        recipe.backbone, recipe.dtype, device.device, recipe.device_map, recipe.offload_folder, recipe.quantize
+    )
     if found:
         adapter_dir.load(base.model, found.path, trainable=True)
     else:
@@ -233,6 +237,7 @@ def _prepared(own: _Setup) -> Prepared:
         done=own.done,
         skipped=own.found.skipped if own.found else (),
         device=placement.devices(own.base.model),
+        quantization=quantization(own.base.model),
         learning_rate=own.schedule.peak,
         output=own.run.path,
     )
@@ -240,8 +245,9 @@ def _prepared(own: _Setup) -> Prepared:
 
 def _facts(own: _Setup) -> list[tuple[str, str]]:
     """What the model card says."""
-    made, encoded = summary(own.base.model), own.encoded
+    made, encoded, quantised = summary(own.base.model), own.encoded, quantization(own.base.model)
     return [
+        *([("base quantised as", quantised)] if quantised else []),
         ("placement", made.roles),
         *([("built on", ", ".join(own.built_on))] if own.built_on else []),
         ("trained parameters", f"{made.trainable_parameters:,} ({made.share:.2%})"),

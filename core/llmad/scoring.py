@@ -13,6 +13,7 @@ from llmad.evaluate import Answer, Score, score
 from llmad.files import check_writable, storing, write_json, write_text
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
+from llmad.quantization import quantization
 from llmad.recipe import DeviceMap
 from llmad.registry import registry
 from llmad.task import Prompt, Row, Task
@@ -49,6 +50,7 @@ class Evaluation:
     """What `evaluate_adapters` found: one score a task and adapter."""
 
     backbone: str
+    quantization: str | None
     protocol: str
     scores: list[tuple[str, Score]]
 
@@ -59,6 +61,7 @@ class Evaluation:
             "results": [{**result.describe(), "adapter": name} for name, result in self.scores],
             "adapter": names[0] if len(names) == 1 else names,
             "backbone": self.backbone,
+            "quantization": self.quantization,
             "protocol": self.protocol,
         }
 
@@ -75,6 +78,7 @@ def evaluate_adapters(
     output: Path | None = None,
     batch_size: int = 64,
     device_map: DeviceMap = None,
+    quantize: str | None = None,
 ) -> Evaluation:
     """Score adapters on tasks, each with the prompt that it was trained with, on one loaded base.
 
@@ -90,6 +94,7 @@ def evaluate_adapters(
             directory where None.
         batch_size: rows generated at once.
         device_map: where the base's parts go; all on one device where None.
+        quantize: the quantizer of the base's linear maps, or `none`; as recorded with the adapters where None.
 
     Raises:
         LlmadError: of every kind.
@@ -97,6 +102,7 @@ def evaluate_adapters(
     adapters = {str(folder): adapter_dir.run_adapter(folder) for folder in folders}
     abouts = {name: adapter_dir.read_about(folder) for name, folder in adapters.items()}
     name = pretrained.one_backbone(backbone, abouts.values())
+    how = pretrained.common_quantization(name, abouts.values(), quantize)
     work = {
         who: [
             (task, _rows(task, source, limit), _prompt(about, task, adapters[who]))
@@ -107,7 +113,8 @@ def evaluate_adapters(
     places = _places(adapters, output)
     for place in places.values():
         check_writable(place)
-    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, device_map)
+    dtype = pretrained.common_dtype(abouts.values())
+    base = pretrained.load(name, dtype, accelerator().device, device_map, quantize=how)
     scores: list[tuple[str, Score]] = []
     for who, folder in adapters.items():
         adapter_dir.load(base.model, folder)
@@ -118,7 +125,7 @@ def evaluate_adapters(
             scores.append((who, found))
         for attached in reversed(list(state(base.model).adapters)):
             detach(base.model, attached)
-    return Evaluation(name, protocol, scores)
+    return Evaluation(name, quantization(base.model), protocol, scores)
 
 
 def record(path: Path, who: str, protocol: str, found: Score) -> None:

@@ -1,14 +1,11 @@
-"""AdapterSpec: the config of an adapter method, and its text form `lora[r=16,sites=attn.q+attn.v,layers=8:]`."""
+"""AdapterSpec: the config of an adapter method, in text `lora[r=16,sites=attn.q+attn.v,layers=8:]`."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from llmad.errors import UsageError, nearest
+from llmad.errors import UsageError
 from llmad.module import AdapterModule
+from llmad.options import Options
 from llmad.selector import Layers, Sites
 from llmad.site import LINEAR_ROLES, PATH_ROLE, QKV_ROLE, Site
 
@@ -16,10 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = dict[str, "Tensor"]
-_TEXT = re.compile(r"(?P<name>[A-Za-z0-9][\w.:-]*)\s*(\[(?P<options>.*)\])?", re.DOTALL)
 
 
-class AdapterSpec(BaseModel):
+class AdapterSpec(Options):
     """Base class of an adapter method: a frozen, validated config that builds one module a site.
 
     A subclass sets `name`, its docstring's first line is the method's summary, its fields are the options, and
@@ -34,9 +30,6 @@ class AdapterSpec(BaseModel):
         layers: which layers; all where None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-    name: ClassVar[str]
     fits: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "attn", "mixer", "mlp", "block", "head", QKV_ROLE, PATH_ROLE)
     learning_rate: ClassVar[float] = 3e-4
     rate_falls_with_width: ClassVar[bool] = True
@@ -65,28 +58,6 @@ class AdapterSpec(BaseModel):
         Adam's best rate for matrices falls as one over the width (Yang et al., 2022, arXiv 2203.03466, table 3).
         """
         return self.learning_rate * (4096 / width if self.rate_falls_with_width else 1)
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring."""
-        return (cls.__doc__ or "").strip().partition("\n")[0]
-
-    @classmethod
-    def read(cls, options: Mapping[str, Any]) -> "AdapterSpec":
-        """Validate options.
-
-        Raises:
-            UsageError: every wrong option in one line.
-        """
-        try:
-            return cls.model_validate({name: _table(value) for name, value in options.items()})
-        except ValidationError as error:
-            known = list(cls.model_fields)
-            raise UsageError("bad-option", *_explain(cls.name, error, known)) from None
-
-    def options(self) -> dict[str, Any]:
-        """The options as plain data."""
-        return self.model_dump(mode="json")
 
     def export(self, modules: Sequence[tuple[Site, Tensors]]) -> tuple[dict[str, Any], Tensors]:
         """The files' content: `adapter_config.json` and the tensors by name.
@@ -120,65 +91,3 @@ class AdapterSpec(BaseModel):
     def from_peft(cls, config: Mapping[str, Any]) -> "AdapterSpec":
         """The spec that a PEFT `adapter_config.json` of this method means."""
         raise UsageError("foreign-adapter", f"{cls.name} does not read PEFT's {config.get('peft_type')} layout")
-
-    def __str__(self) -> str:
-        options = ",".join(
-            f"{name}={getattr(self, name)}"
-            for name, field in type(self).model_fields.items()
-            if getattr(self, name) != field.get_default(call_default_factory=True)
-        )
-        return f"{self.name}[{options}]" if options else self.name
-
-
-def split_spec(text: str) -> tuple[str, dict[str, str]]:
-    """Take `name[option=value,...]` apart, without knowing the method.
-
-    Raises:
-        UsageError: the text does not have that form.
-    """
-    match = _TEXT.fullmatch(text.strip())
-    if not match:
-        raise UsageError("bad-spec", f"{text!r} is no adapter spec", "write name or name[option=value,...]")
-    options: dict[str, str] = {}
-    for item in _items(match["options"] or ""):
-        name, equals, value = (part.strip() for part in item.partition("="))
-        if not (name and equals and value):
-            raise UsageError("bad-spec", f"{item!r} in {text!r} is not option=value")
-        if name in options:
-            raise UsageError("bad-spec", f"{name!r} stands twice in {text!r}")
-        options[name] = value
-    return match["name"], options
-
-
-def _table(value: Any) -> Any:
-    """The text `{key: value}` as a table; anything else as it is."""
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError:
-            return value  # the option itself will say what it wants
-    return value
-
-
-def _items(options: str) -> list[str]:
-    """Split at the commas that no bracket encloses."""
-    items, depth = [""], 0
-    for character in options:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            items.append("")
-        else:
-            items[-1] += character
-    return [item for item in items if item.strip()]
-
-
-def _explain(name: str, error: ValidationError, known: list[str]) -> tuple[str, str]:
-    """One line for everything that is wrong, and a hint for the first unknown option."""
-    unknown = [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
-    faults = [
-        f"no option {item['loc'][0]!r}"
-        if item["type"] == "extra_forbidden"
-        else ": ".join((*map(str, item["loc"][:1]), item["msg"].removeprefix("Value error, ")))
-        for item in error.errors()
-    ]
-    return f"{name}: {'; '.join(dict.fromkeys(faults))}", nearest(unknown[0], known) if unknown else ""

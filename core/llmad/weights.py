@@ -1,22 +1,26 @@
-"""Weights: the weight and the bias of a linear map, whichever way the base keeps them."""
+"""Weights: the weight and the bias of a linear map, whichever way the base keeps them; a quantised one can be read."""
 
 import torch
 from torch import Tensor, nn
 
 from llmad.errors import ModelError
+from llmad.quantization import owner
+from llmad.quantizer import Quantizer
 from llmad.site import Site
 
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def weight(module: nn.Module, site: Site) -> Tensor:
-    """The weight at a site, (out_features, in_features); a view where it can be.
+    """The weight at a site, (out_features, in_features); a view where it can be, a dequantised copy otherwise.
 
     Raises:
-        ModelError: the place is no linear map, or its weight is quantised.
+        ModelError: the place is no linear map, or its weight is quantised by something that is not installed.
     """
     if reason := fault(module, site):
         raise ModelError("no-weight", f"{site.label}: {reason}", "choose another method for this place")
+    if not site.stack and (quantizer := _reader(module)):
+        return _own(quantizer.dequantize(module), site)
     return _own(_whole(module, site), site)
 
 
@@ -42,11 +46,13 @@ def parameter(module: nn.Module, site: Site) -> nn.Parameter:
 
 def fault(module: nn.Module, site: Site) -> str:
     """Why a place has no weight to read; empty where it has one."""
+    if site.linear and not site.stack and _reader(module):
+        return ""
     found = getattr(module, site.stack.parameter if site.stack else "weight", None)
     if not site.linear or not isinstance(found, Tensor) or found.dim() != (3 if site.stack else 2):
         return "the place is no linear map"
     if found.dtype not in _PLAIN:
-        return "its weight is quantised"
+        return "its weight is quantised, and no installed quantizer reads it"
     return ""
 
 
@@ -57,6 +63,12 @@ def _whole(module: nn.Module, site: Site) -> Tensor:
         held = held[site.stack.expert]
     transposed = site.stack.transposed if site.stack else hasattr(module, "nf")  # transformers' Conv1D
     return held.T if transposed else held
+
+
+def _reader(module: nn.Module) -> type[Quantizer] | None:
+    """The quantizer that reads the weight; not asked of a plain one, as torch.compile cannot trace the question."""
+    found = getattr(module, "weight", None)
+    return None if type(found) is nn.Parameter and found.dtype in _PLAIN else owner(module)
 
 
 def _own(whole: Tensor, site: Site) -> Tensor:

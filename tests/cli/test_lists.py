@@ -1,4 +1,4 @@
-"""`llmad list-adapters`, `list-backbones`, `list-tasks`, `plugins`."""
+"""`llmad list-adapters`, `list-backbones`, `list-quantizers`, `list-tasks`, `plugins`."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from llmad.registry import Offer, Plugin, registry
 
-COMMANDS = ["list-adapters", "list-backbones", "list-tasks", "plugins"]
+COMMANDS = ["list-adapters", "list-backbones", "list-quantizers", "list-tasks", "plugins"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -19,7 +19,13 @@ def test_json_and_lines_name_the_same_things(llmad, command):
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("list-adapters", "lora"), ("list-backbones", "llama"), ("list-tasks", "svamp"), ("plugins", "lora")],
+    [
+        ("list-adapters", "lora"),
+        ("list-backbones", "llama"),
+        ("list-quantizers", "nf4"),
+        ("list-tasks", "svamp"),
+        ("plugins", "bitsandbytes"),
+    ],
 )
 def test_the_built_ins_are_there(llmad, command, name):
     assert name in [row["name"] for row in json.loads(llmad(command, "--json").out)]

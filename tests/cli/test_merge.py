@@ -67,7 +67,7 @@ def test_the_average_of_several_is_merged(llmad, adapter, folder, place):
         api.load(model, place / name, name)
     wanted = logits(api.average(model, {"a": 1, "b": 3}))
     torch.testing.assert_close(
-        logits(AutoModelForCausalLM.from_pretrained(place / "merged")), wanted, atol=1e-5, rtol=1e-5
+        logits(AutoModelForCausalLM.from_pretrained(place / "merged")), wanted, atol=1e-4, rtol=1e-4
     )
 
 

@@ -21,7 +21,7 @@ ANSWER = Answer("arithmetic", 0, "1?", "1", "1", "1", True, 1)
 PREPARED = Prepared(
     recipe=Recipe(backbone="b", adapter="lora", task="t"), plan=Plan((), 5, 100), rows=3, left_out=0, empty=0,
     tokens=30, trained_tokens=10, question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0, skipped=(),
-    device="cpu", learning_rate=1e-3, output=Path("runs/a"),
+    device="cpu", quantization=None, learning_rate=1e-3, output=Path("runs/a"),
 )  # fmt: skip
 
 
@@ -100,3 +100,9 @@ def test_bars_are_drawn_on_a_terminal(terminal):
         view.observe(Scoring("base", "arithmetic", 1, ANSWER))
     assert "train" in terminal.getvalue()
     assert "base: arithmetic" in terminal.getvalue()
+
+
+def test_the_plan_says_how_the_base_is_quantised(capsys):
+    with TrainingView() as view:
+        view.observe(replace(PREPARED, quantization="nf4"))
+    assert "b on cpu, quantised as nf4\n" in capsys.readouterr().out

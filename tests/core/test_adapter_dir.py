@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 import llmad
 from llmad import AdapterModule, AdapterSpec, ModelError, Sites, UsageError
 from llmad.adapter_dir import read_about
+from llmad.attachment import state
 from llmad.errors import StorageError
+from llmad.quantization import quantization
 
 SPECS = ["lora[sites=linear,r=4]", "lora[sites=attn.q@before]", "series", "parallel[scaling=learned,bottleneck=4]",
          "prompt[num_virtual_tokens=3]"]  # fmt: skip
@@ -216,6 +218,7 @@ def rewrite(folder, name, **change):
     ({"base": None}, "broken-adapter"),
     ({"base": {}}, "other-base"),
     ({"plugin": {"distribution": "other"}}, "unknown-adapter"),
+    ({"quantization": ["nf4"]}, "broken-adapter"),
 ])  # fmt: skip
 def test_a_record_that_cannot_be_right_is_refused(adapter, tiny, snapshot, change, code):
     rewrite(adapter, "llmad.json", **change)
@@ -317,3 +320,44 @@ def test_a_parameter_that_sites_share_is_saved_once_and_loaded_for_all(llama, tm
     assert len(list(llmad.parameters(llama))) == 1
     folder = llmad.save(llama, tmp_path / "shared")
     assert len(load_file(folder / "adapter_model.safetensors")) == 1
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "series[sites=mlp]"])
+@pytest.mark.parametrize(("there", "here"), [(None, "nf4"), ("nf4", None), ("int8", "nf4")])
+def test_another_quantization_of_the_base_is_told_and_no_error(tiny, quantised, tmp_path, method, there, here):
+    def base(how):
+        return quantised("llama", how) if how else tiny("llama")
+
+    folder = llmad.save(llmad.attach(base(there), method), tmp_path / "a")
+    model = base(here)
+    with pytest.warns(llmad.LlmadWarning) as told:
+        llmad.load(model, folder)
+    (warning,) = told
+    words = {None: "not quantised", "int8": r"quantised as int8[threshold=6.0]",
+             "nf4": "quantised as nf4[double_quant=true,compute_dtype=float32]"}  # fmt: skip
+    wanted = f"{folder}: it was trained on a base {words[there]}; this one is {words[here]}"
+    assert (str(warning.message), warning.filename) == (wanted, __file__)
+
+
+@pytest.mark.parametrize("how", ["int8", "nf4"])
+def test_another_base_is_refused_though_it_is_quantised(tiny, quantised, tmp_path, how):
+    plain = llmad.save(llmad.attach(tiny("llama"), "lora"), tmp_path / "plain")
+    folder = llmad.save(llmad.attach(quantised("llama", how), "lora"), tmp_path / "quantised")
+    pairs = [(quantised("llama", how, seed=1), plain), (tiny("llama", seed=1), folder)]
+    for model, there in [*pairs, (quantised("llama", how, seed=1), folder)]:
+        with pytest.raises(ModelError, match="the weights differ") as caught:
+            llmad.load(model, there)
+        assert caught.value.code == "other-base"
+        assert not state(model).adapters
+
+
+@pytest.mark.parametrize("how", [None, "int8", "nf4"])
+def test_the_quantization_is_recorded(tiny, quantised, tmp_path, how):
+    model = quantised("llama", how) if how else tiny("llama")
+    about = json.loads((llmad.save(llmad.attach(model, "lora"), tmp_path / "a") / "llmad.json").read_text())
+    assert about["quantization"] == quantization(model)
+
+
+def test_a_fingerprint_of_another_form_is_refused(adapter, tiny, snapshot):
+    rewrite(adapter, "llmad.json", base={"model_type": "bloom", "fingerprint": "0" * 64})
+    assert "its fingerprint cannot be read" in str(refused(tiny("bloom"), adapter, snapshot))

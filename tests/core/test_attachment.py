@@ -266,8 +266,9 @@ def test_it_compiles_without_a_graph_break(llama, ids, logits, perturb, spec):
         torch.testing.assert_close(logits(compiled), logits(llama))
 
 
-def test_an_adapted_linear_compiles_without_a_graph_break(llama, perturb):
-    llmad.attach(llama, "lora[layers=0,sites=attn.q]")
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_an_adapted_linear_compiles_without_a_graph_break(llama, perturb, method):
+    llmad.attach(llama, f"{method}[layers=0,sites=attn.q]")
     perturb(llama)
     linear, x = llama.model.layers[0].self_attn.q_proj, torch.randn(2, 32)
     compiled = torch.compile(linear, fullgraph=True, backend="eager")

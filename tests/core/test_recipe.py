@@ -33,6 +33,23 @@ def test_an_adapter_may_be_a_table():
     assert made.adapter == "lora[r=4,sites=attn.q+attn.v]"
 
 
+@pytest.mark.parametrize(("value", "wanted"), [
+    (None, None), ("none", None), ("nf4", "nf4"), ("nf4[double_quant=false]", "nf4[double_quant=false]"),
+    ({"name": "nf4", "double_quant": False}, "nf4[double_quant=False]"),
+])  # fmt: skip
+def test_a_base_may_be_quantised(value, wanted):
+    assert load({"quantize": value}).quantize == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [("nf", "there is no quantizer 'nf'"), ("int8[r=1]", "int8: no option 'r'")]
+)
+def test_a_wrong_quantizer_is_told(value, words):
+    error = fault({"quantize": value})
+    assert words in str(error)
+    assert error.exit_code == 2
+
+
 def test_an_unknown_key_is_told_with_its_layer_and_the_nearest():
     error = fault({}, {"learning_rat": 1})
     assert str(error) == "layer 2: there is no key 'learning_rat'"

@@ -8,7 +8,7 @@ import llmad
 from llmad import LlmadError, ModelError, UsageError
 from llmad.attachment import attached
 from llmad.listing import list_plugins
-from llmad.registry import registry
+from llmad.registry import parse_quantizer, registry
 
 GOOD = """
 from llmad import AdapterModule, AdapterSpec, Sites, hookimpl
@@ -39,6 +39,12 @@ BROKEN = {
     "nameless": (
         f"{HEAD}class A(AdapterSpec):\n    sites: Sites = Sites('attn.q')\n    def build(self, site): ...\n"
         "@hookimpl\ndef llmad_adapters(): return [A]", "with a name"),
+    "quantizerless": (
+        "from llmad import Quantizer, hookimpl\nclass Q(Quantizer):\n    name = 'q'\n    def owns(self): ...\n"
+        "@hookimpl\ndef llmad_quantizers(): return [Q]", "Q defines no config, dequantize"),
+    "no-quantizer": (
+        "from llmad import Quantizer, hookimpl\n@hookimpl\ndef llmad_quantizers(): return [Quantizer]",
+        "which is not a Quantizer class"),
     "buildless": (
         f"{HEAD}class A(AdapterSpec):\n    name = 'a'\n    sites: Sites = Sites('attn.q')\n"
         "@hookimpl\ndef llmad_adapters(): return [A]", "A defines no build"),
@@ -221,6 +227,22 @@ def test_an_allow_list_that_names_what_is_not_there_is_refused(install, monkeypa
         registry()
     assert caught.value.code == "unknown-plugin"
     assert "did you mean stranger" in caught.value.hint
+
+
+def test_a_strangers_quantizer_is_listed_and_read(install):
+    code = (
+        "from llmad import Quantizer, hookimpl\nclass Q(Quantizer):\n    '''A stranger's.'''\n    name = 'coarse'\n"
+        "    bits: int = 2\n    def config(self, dtype): ...\n"
+        "    owns = dequantize = classmethod(lambda cls, module: False)\n"
+        "@hookimpl\ndef llmad_quantizers(): return [Q]\n"
+    )
+    module = install("stranger", code)
+    assert plugin(module)["offers"] == ["quantizer coarse"]
+    assert "coarse" in [row["name"] for row in llmad.list_quantizers()]
+    assert parse_quantizer("coarse[bits=3]").in_full() == "coarse[bits=3]"
+    with pytest.raises(UsageError, match="there is no quantizer 'corse'") as caught:
+        parse_quantizer("corse")
+    assert caught.value.hint.startswith("did you mean coarse?")
 
 
 def test_capitals_do_not_matter_in_the_name_of_a_task(install):

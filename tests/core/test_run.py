@@ -186,6 +186,26 @@ def test_a_resume_before_the_first_checkpoint_starts_again(stopped, straight):
     assert tensors(path / "adapter") == tensors(straight / "adapter")
 
 
+@pytest.mark.parametrize("quantizer", ["int8", "nf4"])
+@pytest.mark.parametrize("adapter", [DROPOUT, "dora", "prefix[num_virtual_tokens=2]"])
+def test_a_run_on_a_quantised_base_resumes_bitwise(told, tmp_path, quantizer, adapter):
+    def recipe(name):
+        return told(output_dir=str(tmp_path / name), adapter=adapter, quantize=quantizer, max_steps=4, save_steps=2)
+
+    train_adapter(recipe("straight"), lambda _: None)
+    with pytest.raises(StopError):
+        train_adapter(recipe("run"), stop_after(3))
+    assert steps_of(recipe("run"), tmp_path / "run") == [3, 4]
+    for part in ("checkpoints/step-00000004", "adapter"):
+        assert tensors(tmp_path / "run" / part) == tensors(tmp_path / "straight" / part)
+    assert f"| base quantised as | {quantizer}[" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_resume_on_another_quantization_is_refused(trained, told):
+    with pytest.raises(ResumeError, match="quantize: None then, 'nf4' now"):
+        train_adapter(told(data=None, gradient_accumulation_steps=2, quantize="nf4"), lambda _: None, trained)
+
+
 def test_a_finished_run_trains_no_step_more(trained, told, tmp_path):
     path = shutil.copytree(trained, tmp_path / "run")
     before = tensors(path / "adapter")

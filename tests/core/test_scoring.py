@@ -69,7 +69,7 @@ def test_the_adapter_scores_as_it_did_at_the_end_of_training(trained, tmp_path):
 def test_several_adapters_are_scored_on_one_base(two, monkeypatch):
     loads = []
     real = scoring.pretrained.load
-    monkeypatch.setattr(scoring.pretrained, "load", lambda *words: loads.append(words) or real(*words))
+    monkeypatch.setattr(scoring.pretrained, "load", lambda *words, **more: loads.append(words) or real(*words, **more))
     found = evaluate_adapters(two, quiet, limit=2)
     assert len(loads) == 1
     assert [who for who, _ in found.scores] == [str(run) for run in two]
@@ -134,13 +134,13 @@ def test_adapters_of_two_backbones_are_refused(two):
 
 
 def test_rows_are_checked_before_a_model_is_loaded(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring.pretrained, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(scoring.pretrained, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(DataError):
         evaluate_adapters([run], quiet, source=str(tmp_path / "missing.json"))
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_a_model_is_loaded(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring.pretrained, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(scoring.pretrained, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="is in the way"):
         evaluate_adapters([run], quiet, limit=1, output=tmp_path / "file")

@@ -10,7 +10,6 @@ from pydantic import PositiveInt, model_validator
 import llmad
 from llmad import AdapterSpec, Site, Sites, UsageError
 from llmad.selector import Layers
-from llmad.spec import split_spec
 
 SITE = Site("a.b", "attn.q", 0, 4, 4)
 
@@ -31,22 +30,6 @@ class Toy(AdapterSpec):
         if self.r == 7:
             raise ValueError("r is seven")
         return self
-
-
-def test_a_spec_is_split_into_name_and_options():
-    text = "lora[ r = 16, sites=attn.q+attn.v ,layers=-4:]"
-    assert split_spec(text) == ("lora", {"r": "16", "sites": "attn.q+attn.v", "layers": "-4:"})
-
-
-def test_a_comma_inside_brackets_belongs_to_the_value():
-    assert split_spec("lora[sites=path:a{1,2}(b|c),r=2]")[1] == {"sites": "path:a{1,2}(b|c)", "r": "2"}
-
-
-@pytest.mark.parametrize("text", ["", "[r=1]", "lora[r=1", "lora[r]", "lora[=1]", "lora[r=]", "lora[r=1,r=2]", "lo ra"])
-def test_a_text_of_another_form_is_refused(text):
-    with pytest.raises(UsageError) as caught:
-        split_spec(text)
-    assert caught.value.code == "bad-spec"
 
 
 @given(st.text(max_size=40) | st.text(alphabet="lora[]=,+:{}()'\" r168sites.@", max_size=40))

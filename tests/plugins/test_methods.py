@@ -10,6 +10,7 @@ import torch
 
 import llmad
 import llmad_plugins.adapters
+from llmad.quantization import prepare
 from llmad.registry import registry
 
 METHODS = ["lora", "series", "parallel"]
@@ -176,6 +177,7 @@ def quantised(model, kind):
                 linear = bnb.nn.Linear4bit(*sizes, bias=False, quant_type="nf4", compute_dtype=torch.float32)
             linear.load_state_dict(plain.state_dict())
             setattr(layer.self_attn, name, linear.to("cpu"))
+    prepare(model)
     return model
 
 
@@ -202,11 +204,23 @@ def test_a_quantised_base_is_adapted_as_it_is(llama, ids, logits, perturb, spec,
     assert torch.equal(logits(model), before)
 
 
-def test_a_method_that_needs_the_weight_refuses_a_quantised_one(llama, logits, snapshot):
-    model = quantised(llama, "nf4")
-    (*before, _), known = snapshot(model), logits(model)
-    with pytest.raises(llmad.ModelError, match="its weight is quantised") as caught:
-        llmad.attach(model, "dora")
-    assert caught.value.code == "no-weight"
-    assert list(snapshot(model)[:2]) == before
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_method_that_needs_the_weight_reads_a_quantised_one(llama, logits, perturb, kind):
+    model = quantised(llama, kind).eval()
+    known = logits(model)
+    llmad.attach(model, "dora")
     assert torch.equal(logits(model), known)
+    perturb(model)
+    assert not torch.equal(logits(model), known)
+
+
+def test_a_method_that_needs_the_weight_refuses_one_that_nobody_reads(llama, logits, snapshot):
+    for layer in llama.model.layers:
+        layer.self_attn.q_proj.weight = torch.nn.Parameter(torch.zeros(32, 32, dtype=torch.int8), requires_grad=False)
+    known = snapshot(llama)
+    with pytest.raises(
+        llmad.ModelError, match="its weight is quantised, and no installed quantizer reads it"
+    ) as caught:
+        llmad.attach(llama, "dora")
+    assert caught.value.code == "no-weight"
+    assert snapshot(llama) == known

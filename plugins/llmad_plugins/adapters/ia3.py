@@ -7,7 +7,7 @@ nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmad import AdapterModule, AdapterSpec, Site, Sites, UsageError, hookimpl
 from llmad_plugins.adapters.peft_layout import ending, key, share, spread
@@ -70,7 +70,7 @@ class IA3(AdapterSpec):
             raise UsageError("foreign-adapter", "PEFT's target_modules is one regular expression, not a list")
         outer = [target for target in targets if target not in inner]
         sites = [ending(outer)] * bool(outer) + [f"{ending(inner)}@before"] * bool(inner)
-        return cast(IA3, cls.read({"sites": sites}))
+        return cls.read({"sites": sites})
 
 
 class Factors(AdapterModule):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llmad import Site, UsageError
 from llmad_plugins.adapters.low_rank import LowRankOptions
@@ -104,7 +104,7 @@ class PeftLowRank(LowRankOptions):
             "sites": [f"path:{targets}" if isinstance(targets, str) else ending(targets)],
             "rank_pattern": {f"path:(.*\\.)?({end})": r for end, r in reversed(pattern.items())},
         }
-        return cast(Self, cls.read(options))
+        return cls.read(options)
 
     def _sayable(self, sites: Sequence[Site]) -> bool:
         """Whether PEFT has words for it: modules only, nothing before them, one scale each, no half magnitude."""

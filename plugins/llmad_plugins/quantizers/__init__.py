@@ -1,0 +1,1 @@
+"""Quantizers, one file a library."""
