@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from llmad.adapter_dir import load, save
     from llmad.attachment import activate, attach, detach, disabled, parameters, per_row
     from llmad.averaging import average
-    from llmad.backbone import Backbone, Fused
+    from llmad.backbone import Backbone, Fused, Stacked
     from llmad.errors import DataError, LlmadError, LlmadWarning, ModelError, UsageError
     from llmad.hookspecs import hookimpl
     from llmad.listing import list_adapters, list_backbones, list_quantizers, list_tasks
@@ -29,7 +29,7 @@ _HOME = {
     "adapter_dir": ("load", "save"),
     "attachment": ("activate", "attach", "detach", "disabled", "parameters", "per_row"),
     "averaging": ("average",),
-    "backbone": ("Backbone", "Fused"),
+    "backbone": ("Backbone", "Fused", "Stacked"),
     "errors": ("DataError", "LlmadError", "LlmadWarning", "ModelError", "UsageError"),
     "hookspecs": ("hookimpl",),
     "listing": ("list_adapters", "list_backbones", "list_quantizers", "list_tasks"),
@@ -49,7 +49,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [  # noqa: RUF022  the order in which a reader meets them
     "attach", "detach", "activate", "disabled", "per_row", "average", "merge", "save", "load", "sites", "parameters",
     "parse_spec", "list_adapters", "list_backbones", "list_quantizers", "list_tasks",
-    "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused", "Quantizer",
+    "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused", "Stacked", "Quantizer",
     "Task", "Prompt", "Judge", "Split", "hookimpl",
     "LlmadError", "UsageError", "DataError", "ModelError", "LlmadWarning",
 ]  # fmt: skip

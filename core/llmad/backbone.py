@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,21 @@ class Fused:
     """A role that is some of the output rows of a fused linear.
 
     The output is read as blocks of parts that follow one another, and the role is part number `part` of each block.
-    `shares` says how wide the parts are, one to another: an entry is a number, or the name of the config attribute
-    that holds it (`num_key_value_heads` for the k and v of a model whose queries share them). `blocks` is the name of
-    the config attribute that counts the blocks (`num_attention_heads` in BLOOM); one block where empty.
+    `shares` says how wide the parts are, one to another, and `blocks` how many blocks there are: each a number, or the
+    name of the config attribute that holds it (`num_key_value_heads` for the k and v of a model whose queries share
+    them, `num_attention_heads` for the blocks of BLOOM). `when` names config attributes with the values that the
+    place needs to be one, for a family that has fused its linear in several ways.
     """
 
     path: str
     part: int
     shares: tuple[int | str, ...] = (1, 1, 1)
-    blocks: str = ""
+    blocks: int | str = 1
+    when: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def holds(self, config: Any) -> bool:
+        """Whether a model of this config is fused like that."""
+        return all(getattr(config, name, None) == value for name, value in self.when.items())
 
     def rows(self, config: Any, out_features: int) -> Rows:
         """The rows in a linear of `out_features` outputs.
@@ -29,8 +36,10 @@ class Fused:
         Raises:
             ValueError: the outputs cannot be parted like that.
         """
-        groups = getattr(config, self.blocks) if self.blocks else 1
-        shares = [getattr(config, share) if isinstance(share, str) else share for share in self.shares]
+        groups, *counts = (
+            getattr(config, count) if isinstance(count, str) else count for count in (self.blocks, *self.shares)
+        )
+        shares = [count // gcd(*counts) for count in counts]
         unit, rest = divmod(out_features, groups * sum(shares))
         if rest:
             parts = ":".join(map(str, shares))

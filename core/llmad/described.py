@@ -64,7 +64,7 @@ def _block_sites(
     for role, places in rules.parts.items():
         for place in places if isinstance(places, tuple) else (places,):
             path = f"{block}.{_path(place)}"
-            if path not in modules:
+            if path not in modules or (isinstance(place, Fused) and not place.holds(config)):
                 continue
             if role in MODULE_ROLES:
                 yield Site(path, role, layer, width, width, residual=rules.residual.get(role))

@@ -1,13 +1,10 @@
 """Explain: how the places of a model were found, in as many rows as there are kinds of places."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmad.layout import Confidence, Finding
-
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|\[|$)")
+from llmad.layout import NUMBER, Confidence, Finding
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,6 @@ def kinds(findings: Iterable[Finding]) -> list[Kind]:
     """The findings of a layout, those of a kind together, in the model's order."""
     counts: dict[tuple[str, str, Confidence, str], int] = {}
     for finding in findings:
-        key = _NUMBER.sub("*", finding.path), finding.role, finding.confidence, finding.why
+        key = NUMBER.sub("*", finding.path), finding.role, finding.confidence, finding.why
         counts[key] = counts.get(key, 0) + 1
     return [Kind(places, count, role, sure, why) for (places, role, sure, why), count in counts.items()]

@@ -1,5 +1,6 @@
 """Layout: where everything is in one model, by the rules of a backbone or, where nobody wrote any, by its structure."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -9,6 +10,7 @@ from llmad.backbone import Backbone
 from llmad.errors import ModelError
 from llmad.site import Site
 
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|\[|$)")  # of a layer or an expert, in a path
 Confidence = Literal["described", "sure", "likely", "none"]
 
 

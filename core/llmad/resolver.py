@@ -7,6 +7,7 @@ decision is a `Finding` with its reason, and so is every linear map that is left
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from itertools import takewhile
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from llmad import lexicon, tracing
 from llmad.anatomy import Block, Part, parts
 from llmad.described import outer_sites, stacked_sites
 from llmad.errors import ModelError
-from llmad.layout import Finding, Layout, features, is_linear, width_of
+from llmad.layout import NUMBER, Finding, Layout, features, is_linear, width_of
 from llmad.site import MODULE_ROLES, QKV_ROLE, Rows, Site
 
 _THREE = ("attn.q", "attn.k", "attn.v")
@@ -42,7 +43,7 @@ def resolved(model: nn.Module) -> Layout:
         there, without = parts(Block(own, inside, width))
         found += [(layer, part) for part in there]
         left += without
-    told = _told_apart(model, [part for _, part in found])
+    told = _told_apart(model, found, modules)
     named: list[tuple[Site, Finding]] = [
         (site, Finding(site.label, site.role, "sure", "transformers names it"))
         for site in outer_sites(modules, ".".join(_shared(embed, roots[0][0])), embed, head, width)
@@ -123,20 +124,29 @@ def _shared(first: str, second: str) -> list[str]:
     return [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
-def _told_apart(model: nn.Module, found: Sequence[Part]) -> Told:
-    """The rows of every role that shares a linear map, where all that share it could be told apart."""
-    fused = [part for part in found if part.fused]
-    if not fused:
-        return {}
-    linear = [part.path for part in found if not part.stacked and part.roles[0] not in MODULE_ROLES]
-    seen = tracing.uses(model, linear)
+def _told_apart(model: nn.Module, found: Sequence[tuple[int, Part]], modules: Mapping[str, nn.Module]) -> Told:
+    """The rows of every role that shares a linear map, where all that share it could be told apart.
+
+    One layer of each kind is traced, with every linear map in it; the others are as it is.
+    """
+    kinds: dict[Any, list[tuple[int, Part]]] = {}
+    for layer, part in found:
+        if part.fused:
+            around = modules[part.path.rpartition(".")[0]]
+            kinds.setdefault((NUMBER.sub("*", part.path), type(around), features(modules[part.path])), []).append(
+                (layer, part)
+            )
+    traced = {alike[0][0] for alike in kinds.values()}
+    linear = (part for layer, part in found if layer in traced and not part.stacked)
+    seen = tracing.uses(model, [part.path for part in linear if part.roles[0] not in MODULE_ROLES]) if kinds else {}
     told: dict[str, dict[str, Rows | None]] = {}
-    for part in fused:
-        wide = features(model.get_submodule(part.path))[1]
-        own = {role: seen.get(part.path, {}).get(role, set()) for role in part.roles}
+    for (_, _, (_, wide)), alike in kinds.items():
+        first = alike[0][1]
+        own = {role: seen.get(first.path, {}).get(role, set()) for role in first.roles}
         stretches = {role: tracing.rows(wide, numbers) for role, numbers in own.items()}
         if all(stretches.values()):
-            told[part.path] = {role: None if len(own[role]) == wide else stretches[role] for role in own}
+            rows = {role: None if len(own[role]) == wide else stretches[role] for role in own}
+            told |= {part.path: rows for _, part in alike}
     return told
 
 
@@ -146,7 +156,8 @@ def _sites(part: Part, layer: int, modules: Mapping[str, nn.Module], width: int,
     if part.stacked:
         yield from stacked_sites(part.stacked, part.path, part.roles[0], layer, module, _experts(module))
     elif part.roles[0] in MODULE_ROLES:
-        yield Site(part.path, part.roles[0], layer, part.wide_in or width, width)
+        residual = "residual" if "residual" in signature(module.forward).parameters else None
+        yield Site(part.path, part.roles[0], layer, part.wide_in or width, width, residual=residual)
     elif not part.fused:
         yield Site(part.path, part.roles[0], layer, *features(module))
     elif part.path in told:

@@ -7,6 +7,7 @@ the rows are read off.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any, cast
@@ -27,7 +28,7 @@ _BLANKS = ("empty", "zeros", "new_empty", "new_zeros", "empty_like", "zeros_like
 _MOVES = (
     "view", "reshape", "transpose", "permute", "split", "chunk", "tensor_split", "split_with_sizes", "unbind",
     "__getitem__", "contiguous", "clone", "expand", "expand_as", "repeat", "repeat_interleave", "flatten", "unflatten",
-    "squeeze", "unsqueeze", "movedim", "swapaxes", "select", "narrow", "roll", "flip", "view_as", "__get__", "detach",
+    "broadcast_to", "squeeze", "unsqueeze", "movedim", "swapaxes", "select", "narrow", "roll", "flip", "view_as", "__get__", "detach",
 )  # fmt: skip
 
 
@@ -69,11 +70,15 @@ def rows(out_features: int, own: Collection[int]) -> Rows | None:
 
 
 def _twin(model: nn.Module) -> Any:
-    """The same architecture without weights; half precision, as some products have no other form."""
+    """The same architecture without weights; half precision, and expert by expert, as other products want more."""
     config = copy.deepcopy(cast(Any, model).config)
     kind = cast(Any, type(model))
     with torch.device("meta"):
-        return kind(config).to(torch.bfloat16).eval()
+        twin = kind(config).to(torch.bfloat16).eval()
+    for part in (config, config.get_text_config(decoder=True)):
+        with suppress(AttributeError, ValueError):
+            part._experts_implementation = "eager"
+    return twin
 
 
 class _Origin:
@@ -229,8 +234,8 @@ def _one_role(by_role: dict[str, set[int]]) -> dict[str, set[int]]:
     q, k, v = (by_role.get(role, set()) for role in ("attn.q", "attn.k", "attn.v"))
     if q & k:
         return by_role | {"attn.q": q - k, "attn.k": k - v, "attn.v": v}
-    every = [row for own in by_role.values() for row in own]
-    return {role: {row for row in own if every.count(row) == 1} for role, own in by_role.items()}
+    counts = Counter(row for own in by_role.values() for row in own)
+    return {role: {row for row in own if counts[row] == 1} for role, own in by_role.items()}
 
 
 def _without_values(name: str, args: Any) -> Any:

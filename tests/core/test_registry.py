@@ -3,11 +3,14 @@
 import sys
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import llmad
 from llmad import LlmadError, ModelError, UsageError
 from llmad.attachment import attached
 from llmad.listing import list_plugins
+from llmad.match import layout
+from llmad.pretrained import skeleton
 from llmad.registry import parse_quantizer, registry
 
 GOOD = """
@@ -25,6 +28,26 @@ def llmad_adapters():
     return [Good]
 """
 HEAD = "from llmad import AdapterSpec, Backbone, Sites, Task, hookimpl\n"
+BACKBONE = """
+from llmad import Backbone, Fused, hookimpl
+
+OWN = Backbone(
+    name="{name}",
+    summary="A stranger's description.",
+    model_types=("{kind}",),
+    model="transformer",
+    embed="transformer.wte",
+    head="lm_head",
+    blocks="transformer.h",
+    parts={{"attn.o": "attn.c_proj", "mlp.up": Fused("mlp.c_fc", 1, shares=(1, 1))}},
+    shapes={{"{name}-small": {{"model_type": "{kind}", "n_embd": 32, "n_layer": 2, "n_head": 4}}}},
+)
+
+
+@hookimpl
+def llmad_backbones():
+    return [OWN]
+"""
 BROKEN = {
     "import-error": ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
     "exit": ("raise SystemExit(3)", "SystemExit: 3"),
@@ -152,6 +175,36 @@ def test_a_built_in_cannot_be_shadowed(install):
     assert llmad.parse_spec("stranger:lora").summary() == "A stranger's method."
     rows = {row["name"]: row["status"] for row in llmad.list_adapters() if row["name"].endswith("lora")}
     assert rows == {"lora": "ok", "stranger:lora": "conflict"}
+
+
+def test_a_stranger_describes_a_new_model_type(install):
+    install("stranger", BACKBONE.format(name="imagegpt", kind="imagegpt"))
+    (row,) = [row for row in llmad.list_backbones() if row["distribution"] == "stranger"]
+    assert (row["name"], row["model_types"], row["status"]) == ("imagegpt", ["imagegpt"], "ok")
+    model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4))
+    model.config.model_type = "imagegpt"
+    assert layout(model).backbone == "imagegpt"
+    assert [(site.role, site.out_features) for site in llmad.sites(model) if site.layer == 1] == [
+        ("block", 32), ("attn.o", 32), ("mlp.up", 64),
+    ]  # fmt: skip
+    llmad.attach(model, "lora[sites=mlp.up]")
+
+
+def test_a_strangers_description_goes_before_what_ships(install, tiny):
+    assert layout(tiny("gpt2")).backbone == "gpt2"
+    install("stranger", BACKBONE.format(name="mine", kind="gpt2"))
+    registry.cache_clear()
+    assert layout(tiny("gpt2")).backbone == "mine"
+    assert "attn.q" not in {site.role for site in llmad.sites(tiny("gpt2"))}
+    assert layout(tiny("bloom")).backbone == "bloom"
+    assert len(layout(skeleton("mine-small")).blocks) == 2
+
+
+def test_it_does_so_under_the_name_of_what_ships(install, tiny):
+    install("stranger", BACKBONE.format(name="gpt2", kind="gpt2"))
+    rows = {row["name"]: row["status"] for row in llmad.list_backbones() if row["name"].endswith("gpt2")}
+    assert rows == {"gpt2": "ok", "stranger:gpt2": "conflict"}
+    assert "attn.q" not in {site.role for site in llmad.sites(tiny("gpt2"))}
 
 
 def test_a_method_under_its_full_name_can_be_saved_and_loaded(install, tiny, tmp_path):

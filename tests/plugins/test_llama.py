@@ -1,4 +1,4 @@
-"""The look-alikes: every model type that the LLaMA rules claim has the layout, and takes adapters."""
+"""The look-alikes: every model type that has the LLaMA layout by the rules of a family has it, and takes adapters."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import llmad
+from llmad.registry import registry
 from llmad_plugins.backbones.llama import LLAMA
 
 SMALL = {
@@ -21,10 +22,11 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-NO_GATE = {"arcee"}
+NO_GATE = {"arcee", "apertus", "nemotron"}
+LOOK_ALIKES = [kind for rules in registry().backbones() if rules.parts == LLAMA.parts for kind in rules.model_types]
 
 
-@pytest.fixture(params=LLAMA.model_types)
+@pytest.fixture(params=LOOK_ALIKES)
 def look_alike(request: pytest.FixtureRequest) -> Any:
     try:
         config = AutoConfig.for_model(request.param, **SMALL)

@@ -19,14 +19,15 @@ def _shape(width: int, inner: int, layers: int, heads: int, **more: Any) -> dict
 
 
 _THIRD: dict[str, Any] = {"vocab_size": 128256, "num_key_value_heads": 8}
+_SMALL: dict[str, Any] = {**_THIRD, "tie_word_embeddings": True}
+_SMOL: dict[str, Any] = {"vocab_size": 49152, "tie_word_embeddings": True}
 
 LLAMA = Backbone(
     name="llama",
-    summary="LLaMA and its look-alikes: Mistral, Qwen, Gemma, OLMo, Granite, SmolLM, ...",
+    summary="LLaMA, TinyLlama, SmolLM, and look-alikes: Cohere, StableLM, EXAONE, Nemotron, Apertus, ...",
     model_types=(
-        "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "vaultgemma",
-        "olmo", "olmo2", "olmo3", "granite", "smollm3", "cohere", "cohere2", "exaone4", "seed_oss", "helium", "arcee",
-        "stablelm", "ernie4_5", "hunyuan_v1_dense", "diffllama", "cwm",
+        "llama", "smollm3", "cohere", "cohere2", "exaone4", "seed_oss", "helium", "arcee", "stablelm", "ernie4_5",
+        "hunyuan_v1_dense", "diffllama", "cwm", "apertus", "nemotron", "internlm3", "hyperclovax",
     ),
     model="model",
     embed="model.embed_tokens",
@@ -53,7 +54,16 @@ LLAMA = Backbone(
         "llama-2-70b": _shape(8192, 28672, 80, 64, num_key_value_heads=8),
         "llama-3-8b": _shape(4096, 14336, 32, 32, **_THIRD),
         "llama-3-70b": _shape(8192, 28672, 80, 64, **_THIRD),
-        "mistral-7b": _shape(4096, 14336, 32, 32, model_type="mistral", num_key_value_heads=8),
+        "llama-3.1-8b": _shape(4096, 14336, 32, 32, **_THIRD),
+        "llama-3.1-70b": _shape(8192, 28672, 80, 64, **_THIRD),
+        "llama-3.1-405b": _shape(16384, 53248, 126, 128, **_THIRD),
+        "llama-3.2-1b": _shape(2048, 8192, 16, 32, **_SMALL),
+        "llama-3.2-3b": _shape(3072, 8192, 28, 24, **_SMALL),
+        "tinyllama-1.1b": _shape(2048, 5632, 22, 32, num_key_value_heads=4),
+        "smollm2-135m": _shape(576, 1536, 30, 9, num_key_value_heads=3, **_SMOL),
+        "smollm2-360m": _shape(960, 2560, 32, 15, num_key_value_heads=5, **_SMOL),
+        "smollm2-1.7b": _shape(2048, 8192, 24, 32, **_SMOL),
+        "smollm3-3b": _shape(2048, 11008, 36, 16, **{**_SMALL, "model_type": "smollm3", "num_key_value_heads": 4}),
     },
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any
 from llmad import Backbone, Fused, hookimpl
 
 
-def _shape(width: int, inner: int, layers: int, heads: int, key_heads: int) -> dict[str, Any]:
+def _shape(width: int, inner: int, layers: int, heads: int, key_heads: int, **more: Any) -> dict[str, Any]:
     return {
         "model_type": "phi3",
         "vocab_size": 32064,
@@ -14,6 +14,7 @@ def _shape(width: int, inner: int, layers: int, heads: int, key_heads: int) -> d
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": key_heads,
+        **more,
     }
 
 
@@ -45,6 +46,11 @@ PHI3 = Backbone(
     shapes={
         "phi-3-mini": _shape(3072, 8192, 32, 32, 32),
         "phi-3-medium": _shape(5120, 17920, 40, 40, 10),
+        "phi-3.5-mini": _shape(3072, 8192, 32, 32, 32),
+        "phi-4": _shape(5120, 17920, 40, 40, 10, vocab_size=100352),
+        "phi-4-mini": _shape(
+            3072, 8192, 32, 24, 8, vocab_size=200064, tie_word_embeddings=True, partial_rotary_factor=0.75
+        ),
     },
 )
 
