@@ -151,7 +151,7 @@ def test_no_model_type_is_described_twice():
 DESCRIBED = [(rules, kind) for rules in registry().backbones() for kind in rules.model_types if kind in ZOO["TYPES"]]
 UNTRACED = {"jetmoe": {f"model.layers.{layer}.self_attention.kv_proj" for layer in (0, 1)}}
 SMALL = {"vocab_size": 97, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 8}
-LATENT = {"kv_lora_rank": 8, "qk_nope_head_dim": 16, "v_head_dim": 8, "num_key_value_heads": 8}
+LATENT = {"kv_lora_rank": 8, "intermediate_size": 64, "qk_nope_head_dim": 16, "v_head_dim": 8, "num_key_value_heads": 8}
 VARIANTS = {
     "gpt_bigcode, heads that share": ("gpt_bigcode", {**SMALL, "multi_query": True}),
     "gpt_bigcode, head by head": ("gpt_bigcode", {**SMALL, "multi_query": False}),
