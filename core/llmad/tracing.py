@@ -28,7 +28,8 @@ _BLANKS = ("empty", "zeros", "new_empty", "new_zeros", "empty_like", "zeros_like
 _MOVES = (
     "view", "reshape", "transpose", "permute", "split", "chunk", "tensor_split", "split_with_sizes", "unbind",
     "__getitem__", "contiguous", "clone", "expand", "expand_as", "repeat", "repeat_interleave", "flatten", "unflatten",
-    "broadcast_to", "squeeze", "unsqueeze", "movedim", "swapaxes", "select", "narrow", "roll", "flip", "view_as", "__get__", "detach",
+    "broadcast_to", "squeeze", "unsqueeze", "movedim", "swapaxes", "select", "narrow", "roll", "flip", "view_as",
+    "__get__", "detach",
 )  # fmt: skip
 
 

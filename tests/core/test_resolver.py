@@ -106,11 +106,11 @@ def test_mixers_have_roles():
 def test_an_order_that_cannot_be_traced_is_not_guessed(monkeypatch, perturb, logits):
     """Without a trace a fused map is there as a whole, under its own name, and `attn.q` is an error."""
     monkeypatch.setattr("llmad.tracing.uses", lambda *_: {})
-    model = zoo.build("persimmon")
+    model = zoo.build("gpt_neox_japanese")
     found = resolved(model)
     assert {site.role for site in found.sites if "query_key_value" in site.path} == {"attn.qkv"}
     assert any("in an order that could not be traced" in finding.why for finding in found.findings)
-    with pytest.raises(llmad.UsageError, match=r"site 'attn\.q' is not in this persimmon model"):
+    with pytest.raises(llmad.UsageError, match=r"site 'attn\.q' is not in this gpt_neox_japanese model"):
         llmad.attach(model, "lora[sites=attn.q]")
     before = logits(model)
     perturb(llmad.attach(model, "lora[sites=attn.qkv]"))
