@@ -95,7 +95,7 @@ def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[S
     with torch.device("meta" if any(device.type == "meta" for device in devices.values()) else "cpu"):
         modules = spec.assemble(chosen)
         for site in chosen:
-            _place(spec, modules.get(site), site, hosts[site], devices[site])
+            _place(spec, modules.get(site), site, model, devices[site])
     return modules
 
 
@@ -270,11 +270,12 @@ def state(model: nn.Module) -> State:
     return cast(State, getattr(model, _STATE, None) or State())
 
 
-def _place(spec: AdapterSpec, module: AdapterModule | None, site: Site, host: nn.Module, device: torch.device) -> None:
-    """Tell a module where it sits; past torch's own bookkeeping, so that the host is no part of it."""
+def _place(spec: AdapterSpec, module: AdapterModule | None, site: Site, model: nn.Module, device: torch.device) -> None:
+    """Tell a module where it sits; past torch's own bookkeeping, so that neither host nor model is a part of it."""
     if not isinstance(module, AdapterModule):
         raise ModelError("bad-plugin", f"{spec.name} built {type(module).__name__}, not an AdapterModule")
-    vars(module).update(site=site, host=host)
+    host = model.get_submodule(site.path)
+    vars(module).update(site=site, host=host, model=model)
     module.to(device).begin()
     module.to(device).train(host.training)  # again: `begin` may have made parameters
 

@@ -33,9 +33,7 @@ def described(model: nn.Module, rules: Backbone) -> Layout:
     )
 
 
-def outer_sites(
-    modules: Mapping[str, nn.Module], stack: str, embed: str, head: str, width: int
-) -> Iterator[Site]:
+def outer_sites(modules: Mapping[str, nn.Module], stack: str, embed: str, head: str, width: int) -> Iterator[Site]:
     """The sites outside the blocks, of those paths that the model has; the embedding can be narrower than the rest."""
     width = getattr(modules[embed], "embedding_dim", width)
     if stack in modules:

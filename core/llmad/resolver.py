@@ -6,7 +6,6 @@ decision is a `Finding` with its reason, and so is every linear map that is left
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from os.path import commonprefix
 from typing import Any, cast
 

@@ -24,7 +24,9 @@ class LowRankOptions(AdapterSpec):
         init: A is Kaiming-uniform as in the authors' code (`zero`) or N(0, 0.02) (`paper`); B is zero in both.
     """
 
-    fits: ClassVar[tuple[str, ...]] = tuple(role for role in AdapterSpec.fits if role not in ("attn", "mixer", "mlp", "block"))
+    fits: ClassVar[tuple[str, ...]] = tuple(
+        role for role in AdapterSpec.fits if role not in ("attn", "mixer", "mlp", "block")
+    )
 
     sites: Sites = Sites("attn.q", "attn.v")
     r: PositiveInt = 8
