@@ -141,9 +141,9 @@ class _Understudy(CachePairs):
 
     made: "list[tuple[Tensor, Tensor]]"
 
-    def made_for(self, dtype: Any) -> "list[tuple[Tensor, Tensor]]":  # noqa: ARG002
+    def made_for(self, dtype: Any) -> "list[tuple[Tensor, Tensor]]":
         """As they are."""
-        return self.made
+        return [(keys.to(dtype), values.to(dtype)) for keys, values in self.made]
 
 
 def _apart(own: "Tensor", pairs: Pairs) -> "tuple[Tensor, Tensor]":

@@ -6,11 +6,11 @@ vocabulary's, and virtual tokens that nothing computes with.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from llmad import ModelError
-from llmad_plugins.adapters.memory import memory, new_cache
+from llmad_plugins.adapters.memory import new_cache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,8 +31,7 @@ def rehearse(module: "VirtualTokens") -> None:
     with ExitStack() as stack:
         try:
             model = stack.enter_context(module.rehearsal())
-            seen = Seen(model, module.site.path)
-            seen.run()
+            seen = _plain(model, module)
         except Exception:
             return
         _check_call(module, seen)
@@ -96,13 +95,15 @@ class Seen:
         return seen[0]
 
     def cache(self) -> Any:
-        """What the host makes of an empty cache."""
+        """An empty cache after the host filled it."""
+        cache = new_cache(self.host)
 
         def filled(base: Callable[..., Any], **call: Any) -> Any:
-            return base(**call | {"past_key_values": new_cache(self.host), "use_cache": True, "return_dict": True})
+            return base(**call | {"past_key_values": cache, "use_cache": True})
 
         with in_words(self.host, "a cache"):
-            return memory(self.run(filled))
+            self.run(filled)
+        return cache
 
     def _note(self, name: str) -> Callable[..., None]:
         def note(*_: Any) -> None:
@@ -139,7 +140,19 @@ def leaf(*shape: int) -> Any:
     """A parameter of the rehearsal."""
     import torch
 
-    return torch.nn.Parameter(torch.empty(*shape, dtype=torch.bfloat16, device="meta"))
+    return torch.nn.Parameter(torch.empty(*shape, device="meta"))
+
+
+def _plain(model: "nn.Module", module: "VirtualTokens") -> Seen:
+    """A run without virtual tokens: in the base's precision or, as some products have no other form, in half."""
+    import torch
+
+    for precision in (next(module.host.parameters()).dtype, torch.bfloat16):
+        seen = Seen(model.to(precision), module.site.path)
+        with suppress(Exception) if precision != torch.bfloat16 else nullcontext():
+            seen.run()
+            break
+    return seen
 
 
 def _check_call(module: "VirtualTokens", seen: Seen) -> None:
@@ -159,7 +172,7 @@ def _followed(states: Any, leaves: "list[Tensor]") -> bool:
         return False
     try:
         gradients = torch.autograd.grad(states.float().sum(), leaves, allow_unused=True)
-    except RuntimeError:  # a backward that needs values, or another precision
+    except Exception:  # a backward that needs values, or another precision
         return True
     return all(gradient is not None for gradient in gradients)
 
