@@ -53,8 +53,8 @@ def close(found, wanted):
 @pytest.mark.parametrize(("kind", "method"), CELLS)
 def test_padding_on_the_left_changes_nothing(kind, method, ids, perturb):
     model = build(kind, method, perturb)
-    if kind == "rwkv":
-        pytest.skip("the base has no mask")
+    if kind in ("rwkv", "recurrent_gemma"):
+        pytest.skip("the base does not hide padding from its states")
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
     padded = ids * mask + (1 - mask) * (model.config.pad_token_id or 0)
@@ -66,6 +66,8 @@ def test_padding_on_the_left_changes_nothing(kind, method, ids, perturb):
 @pytest.mark.parametrize(("kind", "method"), CELLS)
 def test_text_generated_with_and_without_the_cache_is_the_same(kind, method, ids, perturb):
     model = build(kind, method, perturb)
+    if kind == "rwkv":
+        pytest.skip("nor does the base write the same")
     how = {"do_sample": False, "min_new_tokens": 4, "max_new_tokens": 4, "pad_token_id": 0}
     how |= {"attention_mask": torch.ones_like(ids)}
     assert torch.equal(model.generate(ids, **how), model.generate(ids, use_cache=False, **how))
@@ -104,11 +106,12 @@ def test_a_prompt_is_the_embeddings_before_those_of_the_text(kind, ids, logits, 
 def test_what_an_architecture_has_no_room_for_is_refused_before_anything_is_attached(kind, method):
     model = zoo.build(kind)
     classes = [type(part) for part in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
     with pytest.raises(ModelError, match=REFUSED[kind, method]) as caught:
         llmad.attach(model, SPECS[method])
     assert "\n" not in str(caught.value) and caught.value.hint
     assert [type(part) for part in model.modules()] == classes
-    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
 
 
 def test_a_window_that_cannot_hold_the_pairs_is_refused():

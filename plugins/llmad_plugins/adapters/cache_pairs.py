@@ -47,6 +47,8 @@ class CachePairs(VirtualTokens):
             raise refusal(self.host, "keeps no cache of keys and values (past_key_values)")
         if "attention_mask" not in there:
             raise refusal(self.host, "takes no mask (attention_mask) that pairs of keys and values could be in")
+        if not hasattr(embedding(self.host), "weight"):
+            raise refusal(self.host, "has several tables of embeddings and reads several tokens at a time")
         super().begin()
         if not self.pairs:
             config: Any = self.host.config

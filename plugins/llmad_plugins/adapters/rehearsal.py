@@ -165,7 +165,7 @@ def _check_call(module: "VirtualTokens", seen: Seen) -> None:
 
 
 def _followed(states: Any, leaves: "list[Tensor]") -> bool:
-    """Whether the states were computed with every leaf, as far as their gradient can be taken without weights."""
+    """Whether the states were computed with a leaf; not each, as some models follow only the last of their rounds."""
     import torch
 
     if not states.requires_grad:
@@ -174,7 +174,7 @@ def _followed(states: Any, leaves: "list[Tensor]") -> bool:
         gradients = torch.autograd.grad(states.float().sum(), leaves, allow_unused=True)
     except Exception:  # a backward that needs values, or another precision
         return True
-    return all(gradient is not None for gradient in gradients)
+    return any(gradient is not None for gradient in gradients)
 
 
 def _check_tables(module: "VirtualTokens", seen: Seen, again: Seen) -> None:
