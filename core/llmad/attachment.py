@@ -96,7 +96,7 @@ def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[S
     with nullcontext() if torch.get_default_device() == drawn else drawn:  # torch is slower where one is set
         modules = spec.assemble(chosen)
         for site in chosen:
-            _place(spec, modules.get(site), site, places[site.path], drawn, devices[site.path])
+            _place(spec, modules.get(site), site, places[site.path], model, drawn, devices[site.path])
     return modules
 
 
@@ -299,13 +299,14 @@ def _place(
     module: AdapterModule | None,
     site: Site,
     host: nn.Module,
+    model: nn.Module,
     drawn: torch.device,
     device: torch.device,
 ) -> None:
-    """Tell a module where it sits; past torch's own bookkeeping, so that the host is no part of it."""
+    """Tell a module where it sits; past torch's own bookkeeping, so that neither host nor model is a part of it."""
     if not isinstance(module, AdapterModule):
         raise ModelError("bad-plugin", f"{spec.name} built {type(module).__name__}, not an AdapterModule")
-    vars(module).update(site=site, host=host)
+    vars(module).update(site=site, host=host, model=model)
     if device != drawn:
         module.to(device)
     module.begin()

@@ -7,6 +7,7 @@ imported and the instance's class becomes `type(cls.__name__, (cls, torch.nn.Mod
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -36,12 +37,14 @@ class AdapterModule(_Module):
         reads_weight: True for a module that uses the weight of its place: nothing is merged into that from below it.
         site: where the module sits.
         host: the module at the site. It is not a submodule: it is neither saved, moved nor trained from here.
+        model: the whole model, which is no submodule either.
     """
 
     whole_call: ClassVar[bool] = False
     reads_weight: ClassVar[bool] = False
     site: Site
     host: "nn.Module"
+    model: "nn.Module"
 
     def __new__(cls, *_: Any, **__: Any) -> "AdapterModule":
         """Make an instance of the torch class that stands behind `cls`."""
@@ -49,7 +52,20 @@ class AdapterModule(_Module):
         return instance
 
     def begin(self) -> None:
-        """Finish what depends on the base, once, when `site` and `host` are known; by default nothing."""
+        """Finish what depends on the base, once, when `site` and `host` are known; by default nothing.
+
+        Nothing is attached yet: what the base cannot do is best refused here, with a ModelError.
+        """
+
+    def rehearsal(self) -> "AbstractContextManager[nn.Module]":
+        """The model once more, without weights and adapters, to see what its forward does; for use in `begin`.
+
+        Within the block it can be called: tensors are on the meta device, and what a forward asks about their values
+        is answered with zero. Gradients are followed.
+        """
+        from llmad.twin import rehearsal
+
+        return rehearsal(self.model)
 
     def host_weight(self) -> "Tensor":
         """The weight of the place, (out_features, in_features): a fused linear's own rows.

@@ -6,7 +6,6 @@ repeats the one does the same to the other. Where two of them meet in attention 
 the rows are read off.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from llmad.site import Rows
+from llmad.twin import twin, without_values
 
 Uses = dict[str, dict[str, set[int]]]  # path of the linear map, then role, to the rows that are it
 _TRACED: dict[tuple[type, str, tuple[str, ...]], Uses] = {}
@@ -49,13 +49,13 @@ def uses(model: nn.Module, paths: Collection[str]) -> Uses:
 def _trace(model: nn.Module, paths: Collection[str]) -> Uses:
     watch = _Watch()
     with suppress(Exception):  # a twin runs a stranger's code without weights: whatever it raises, nothing was seen
-        twin = _twin(model)
+        there = twin(model)
         for path in paths:
-            watch.watch(path, twin.get_submodule(path).weight)
+            watch.watch(path, there.get_submodule(path).weight)
         device = torch.device("meta")
         ids = torch.zeros(1, 3, dtype=torch.long, device=device)
         with torch.no_grad(), watch:
-            twin(input_ids=ids, attention_mask=torch.ones_like(ids))
+            there(input_ids=ids, attention_mask=torch.ones_like(ids))
     return watch.read()
 
 
@@ -68,18 +68,6 @@ def rows(out_features: int, own: Collection[int]) -> Rows | None:
     stride, length = out_features // len(starts), len(order) // len(starts)
     found = Rows(len(starts), stride, starts[0], length)
     return found if found.start + length <= stride and found.index() == order else None
-
-
-def _twin(model: nn.Module) -> Any:
-    """The same architecture without weights; half precision, and expert by expert, as other products want more."""
-    config = copy.deepcopy(cast(Any, model).config)
-    kind = cast(Any, type(model))
-    with torch.device("meta"):
-        twin = kind(config).to(torch.bfloat16).eval()
-    for part in (config, config.get_text_config(decoder=True)):
-        with suppress(AttributeError, ValueError):
-            part._experts_implementation = "eager"
-    return twin
 
 
 class _Origin:
@@ -107,7 +95,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        if (answer := _without_values(name, args)) is not None:
+        if (answer := without_values(name, args)) is not None:
             return answer
         out = func(*args, **kwargs)
         for tensor, origin in self._followed(func, name, out, args, kwargs):
@@ -237,19 +225,6 @@ def _one_role(by_role: dict[str, set[int]]) -> dict[str, set[int]]:
         return by_role | {"attn.q": q - k, "attn.k": k - v, "attn.v": v}
     counts = Counter(row for own in by_role.values() for row in own)
     return {role: {row for row in own if counts[row] == 1} for role, own in by_role.items()}
-
-
-def _without_values(name: str, args: Any) -> Any:
-    """What a question about values is answered where there are none; None where that was not the question."""
-    if name == "item":
-        return 0
-    if name == "__bool__":
-        return False
-    if name == "tolist":
-        return torch.zeros(args[0].shape, dtype=args[0].dtype).tolist()
-    if name == "nonzero":
-        return torch.empty(0, args[0].dim(), dtype=torch.long, device="meta")
-    return None
 
 
 def _tensors(out: Any) -> list[Any]:

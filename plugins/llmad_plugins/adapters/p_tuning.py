@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from llmad import AdapterModule, AdapterSpec, Site, hookimpl
-from llmad_plugins.adapters.virtual import SequenceTokens
+from llmad_plugins.adapters.sequence_tokens import SequenceTokens
 from llmad_plugins.adapters.virtual_options import VirtualOptions
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import PositiveInt, model_validator
 
 from llmad import AdapterModule, AdapterSpec, Site, hookimpl
-from llmad_plugins.adapters.virtual import CachePairs, VirtualTokens
+from llmad_plugins.adapters.cache_pairs import CachePairs
+from llmad_plugins.adapters.virtual import VirtualTokens
 from llmad_plugins.adapters.virtual_options import Tensors, VirtualOptions
 
 if TYPE_CHECKING:
@@ -81,10 +82,9 @@ class PrefixLayer(CachePairs):
         self.projected, self.hidden = spec.prefix_projection, spec.encoder_hidden_size
 
     def begin(self) -> None:
-        """Make the parameters, whose sizes the base's config says."""
+        """Make the parameters, whose sizes the base's cache says."""
         super().begin()
-        width = self.heads * self.size
-        self.make(width, self.hidden, self.layers * 2 * width)
+        self.make(self.width, self.hidden, self.numbers)
 
     def make(self, width: int, hidden: int, out: int) -> None:
         """The pairs, (count, out), or the network that makes them out of (count, width)."""
@@ -98,7 +98,7 @@ class PrefixLayer(CachePairs):
             self.tokens = nn.Parameter(torch.empty(self.count, out).normal_(std=0.02))
 
     def virtual(self) -> "Tensor":
-        """The pairs, (count, layers * 2 * kv_heads * head_dim)."""
+        """The pairs, (count, layers * 2 * kv_heads * head_dim) where all layers are alike."""
         if not self.projected:
             return super().virtual()
         pairs: Tensor = self.transform(self.embedding.weight)

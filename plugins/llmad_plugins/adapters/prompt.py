@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from llmad import AdapterModule, AdapterSpec, Site, hookimpl
-from llmad_plugins.adapters.virtual import SequenceTokens, embedding
+from llmad_plugins.adapters.sequence_tokens import SequenceTokens
+from llmad_plugins.adapters.virtual import embedding
 from llmad_plugins.adapters.virtual_options import VirtualOptions
 
 
@@ -55,6 +56,7 @@ class PromptLayer(SequenceTokens):
         """Start from the embeddings of random tokens of the vocabulary."""
         import torch
 
+        super().begin()
         if self.init == "vocab":
             table = embedding(self.host)
             drawn = torch.randint(table.num_embeddings, (self.count,))
