@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-import zoo
 from transformers import DynamicCache
 
 import llmad
 from llmad import ModelError
+from tests import zoo
 
 COUNT = 2  # the tiny models have windows of four
 SPECS = {
