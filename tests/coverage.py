@@ -35,6 +35,7 @@ OK = "ok"
 def row(base: nn.Module) -> dict[str, str]:
     """The cells of a model, by method: `ok`, or the reason of the refusal; anything wrong is an AssertionError."""
     base.requires_grad_(False)  # some mixers take another path, of other roundings, where a weight is trained
+    logits(base)  # some models set themselves up in the first call
     return {name: cell(base, spec) for name, spec in METHODS.items()}
 
 
