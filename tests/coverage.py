@@ -5,6 +5,7 @@ python tests/coverage.py        writes the page anew
 
 import copy
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -148,7 +149,7 @@ def _short(text: str, reasons: list[str]) -> str:
 
 def read(text: str) -> dict[str, dict[str, str]]:
     """The cells of a page, as `row` gives them."""
-    reasons = dict(line.split(". ", 1) for line in text.splitlines() if line[:1].isdigit())
+    reasons = dict(re.findall(r"^(\d+)\. (.*)$", text, re.MULTILINE))
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     return {
         kind.strip("`"): {

@@ -119,15 +119,24 @@ def _reordered(
     return tuple(whole)
 
 
-def check_room(host: Any, cache: Any, every: Any) -> None:
-    """Refuse a cache that keeps more of a token than its key and value."""
+def has_index(cache: Any) -> bool:
+    """Whether some layers of a cache keep more than keys, values and states: an index that chooses among them."""
+    return any(hasattr(layer, "keys") and not _is_plain(layer) for layer in cache.layers)
+
+
+def _is_plain(layer: Any) -> bool:
     from transformers import cache_utils as known
 
-    plain = {known.DynamicLayer, known.DynamicSlidingWindowLayer}
-    plain |= {known.LinearAttentionAndFullAttentionLayer, known.LinearAttentionAndSlidingWindowAttentionLayer}
+    plain = (known.DynamicLayer, known.DynamicSlidingWindowLayer)
+    hybrid = (known.LinearAttentionAndFullAttentionLayer, known.LinearAttentionAndSlidingWindowAttentionLayer)
+    return type(layer) in (*plain, *hybrid)
+
+
+def check_room(host: Any, cache: Any, every: Any) -> None:
+    """Refuse a cache that keeps more of a token than its key and value."""
     for pairs in every:
         there = cache.layers[pairs.layer] if pairs.layer < len(cache.layers) else None
-        if there is not None and type(there) not in plain:
+        if there is not None and not _is_plain(there):
             raise ModelError(
                 "virtual-cache",
                 f"{type(host).__name__} caches more than keys and values: a {type(there).__name__} "

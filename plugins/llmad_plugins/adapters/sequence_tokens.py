@@ -64,8 +64,6 @@ def _positions(counted: "Tensor", own: "Tensor", batch: int, start: "int | Tenso
     """(..., batch, length) to (..., batch, count + length); several axes of positions are counted alike."""
     import torch
 
-    alike = isinstance(start, int) and own.shape[-2] == 1 and counted.dim() == 1
-    batch = 1 if alike else batch  # one row for all, as the base would count
     axes = own.reshape(-1, *own.shape[-2:]).unbind(0)
     woven = [weave(counted.expand(batch, -1), axis.expand(batch, -1), start) for axis in axes]
     return torch.stack(woven).reshape(*own.shape[:-2], batch, -1)

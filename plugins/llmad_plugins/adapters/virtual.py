@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmad import AdapterModule, ModelError
-from llmad_plugins.adapters.memory import Held, cached, held, hold
+from llmad import AdapterModule, ModelError, sites
+from llmad_plugins.adapters.memory import Held, cached, has_index, held, hold, new_cache
 from llmad_plugins.adapters.rehearsal import Seen, arguments, refusal, rehearse
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class VirtualTokens(AdapterModule):
         tables = [(name, part) for name, part in self.host.named_modules() if _is_position_table(name, part)]
         self.origin = next((part.padding_idx + 1 for _, part in tables if part.padding_idx is not None), 0)
         self.movable = "position_ids" in there or not tables
+        self.mixes = any(site.role == "mixer" for site in sites(self.model))
+        self.chooses = "past_key_values" in there and has_index(new_cache(self.host))
         rehearse(self)
 
     def prepare(self, seen: Seen) -> None:
@@ -202,6 +204,12 @@ class VirtualTokens(AdapterModule):
                 f"{type(self.host).__name__} has no mask that could hide virtual tokens from some rows of a batch",
                 _APART,
             )
+        if rows is not None and self.chooses:
+            why = f"{type(self.host).__name__} chooses what it attends to by an index, which counts virtual tokens too"
+            raise ModelError("virtual-mask", why, _APART)
+        if rows is not None and self.mixes:
+            why = f"{type(self.host).__name__} has mixers, whose states would have the virtual tokens in every row"
+            raise ModelError("virtual-mask", why, _APART)
         if rows is not None and not self.movable:
             why = f"{type(self.host).__name__} counts the positions of all rows alike, with virtual tokens or without"
             raise ModelError("virtual-mask", why, _APART)
