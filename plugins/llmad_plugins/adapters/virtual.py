@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmad import AdapterModule, ModelError, sites
+from llmad import AdapterModule, ModelError
 from llmad_plugins.adapters.memory import Held, cached, has_index, held, hold, new_cache
 from llmad_plugins.adapters.rehearsal import Seen, arguments, refusal, rehearse
 
@@ -78,6 +78,8 @@ class VirtualTokens(AdapterModule):
 
     def begin(self) -> None:
         """Refuse an architecture that has no room for them."""
+        from llmad import sites
+
         there = arguments(self.host)
         if "past_key_values" in there and "use_cache" not in there:
             raise refusal(self.host, "is one of several stacks that share a cache, and virtual tokens go before all")
