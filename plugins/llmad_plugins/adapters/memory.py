@@ -119,17 +119,21 @@ def _reordered(
     return tuple(whole)
 
 
+_PLAIN = (  # by name: not every transformers has all of them
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "LinearAttentionAndFullAttentionLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer",
+)
+
+
 def has_index(cache: Any) -> bool:
     """Whether some layers of a cache keep more than keys, values and states: an index that chooses among them."""
     return any(hasattr(layer, "keys") and not _is_plain(layer) for layer in cache.layers)
 
 
 def _is_plain(layer: Any) -> bool:
-    from transformers import cache_utils as known
-
-    plain = (known.DynamicLayer, known.DynamicSlidingWindowLayer)
-    hybrid = (known.LinearAttentionAndFullAttentionLayer, known.LinearAttentionAndSlidingWindowAttentionLayer)
-    return type(layer) in (*plain, *hybrid)
+    return type(layer).__name__ in _PLAIN
 
 
 def check_room(host: Any, cache: Any, every: Any) -> None:
