@@ -33,11 +33,11 @@ METHODS = {
 OK = "ok"
 
 
-def row(base: nn.Module) -> dict[str, str]:
+def row(base: nn.Module, methods: Mapping[str, str] = METHODS) -> dict[str, str]:
     """The cells of a model, by method: `ok`, or the reason of the refusal; anything wrong is an AssertionError."""
     base.requires_grad_(False)  # some mixers take another path, of other roundings, where a weight is trained
     logits(base)  # some models set themselves up in the first call
-    return {name: cell(base, spec) for name, spec in METHODS.items()}
+    return {name: cell(base, spec) for name, spec in methods.items()}
 
 
 def cell(base: nn.Module, spec: str) -> str:
