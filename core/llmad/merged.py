@@ -88,7 +88,7 @@ def merge_adapters(
     abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
     name = pretrained.one_backbone(backbone, abouts.values())
     how = pretrained.common_quantization(name, abouts.values(), quantize)
-    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, how)
+    base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, quantize=how)
     quantised = quantization(base.model)
     _check_quantised(name, quantised, dequantize)
     names = _attach(base.model, adapters, abouts, weights or [1.0] * len(adapters))

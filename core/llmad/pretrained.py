@@ -34,6 +34,7 @@ def load(
     dtype: str = "auto",
     device: torch.device | str = "cpu",
     device_map: DeviceMap = None,
+    *,
     offload_folder: str | None = None,
     quantize: str | None = None,
 ) -> Pretrained:

@@ -129,7 +129,12 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
 
     device = train.accelerator()
     base = pretrained.load(
-        recipe.backbone, recipe.dtype, device.device, recipe.device_map, recipe.offload_folder, recipe.quantize
+        recipe.backbone,
+        recipe.dtype,
+        device.device,
+        recipe.device_map,
+        offload_folder=recipe.offload_folder,
+        quantize=recipe.quantize,
     )
     if found:
         adapter_dir.load(base.model, found.path, trainable=True)

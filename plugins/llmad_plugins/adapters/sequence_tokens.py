@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmad_plugins.adapters.rehearsal import arguments, leaf, refusal
-from llmad_plugins.adapters.virtual import VirtualTokens, embedding, outer, text, weave, without
+from llmad_plugins.adapters.virtual import VirtualTokens, embedding, outer, takes, text, weave, without
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,9 @@ class SequenceTokens(VirtualTokens):
         call |= {"input_ids": None, "inputs_embeds": weave(own, given, start)}
         if (positions := call.get("position_ids")) is not None:
             counted = torch.arange(self.count, device=positions.device) + self.origin + outer().moved
-            call["position_ids"] = _positions(counted, positions, given.shape[0], start)
+            alike = isinstance(start, int) and positions.shape[-2] == 1 and counted.dim() == 1
+            alike = alike and not takes("langs", self.host)  # XLM wants the positions of every row
+            call["position_ids"] = _positions(counted, positions, 1 if alike else given.shape[0], start)
         for name in PER_TOKEN:
             if isinstance(values := call.get(name), torch.Tensor):
                 call[name] = weave(values.new_zeros(values.shape[0], self.count), values, start)

@@ -119,7 +119,7 @@ class VirtualTokens(AdapterModule):
         mask, positions, shift = call.get("attention_mask"), call.get("position_ids"), self._shift(rows, call)
         if mask is None and rows is not None:
             mask = self._ones(call, rows, known, width, first)
-        if positions is None and _takes("position_ids", self.host):
+        if positions is None and takes("position_ids", self.host):
             positions = self._counted(call, mask, known, first)
         start = _start(mask, own.first if own else width)
         if mask is not None:
@@ -129,7 +129,7 @@ class VirtualTokens(AdapterModule):
         if positions is not None:
             call["position_ids"] = positions + shift
         by_name = self._asked("return_dict", call)
-        call |= {"return_dict": True} if _takes("return_dict", self.host, open_ended=True) else {}
+        call |= {"return_dict": True} if takes("return_dict", self.host, open_ended=True) else {}
         here = _OUTER.set(self.passed_on(replace(outer(), start=start), shift))
         try:
             output = self.within(base, call, first, start)
@@ -290,7 +290,8 @@ def _pick(whole: "Tensor", numbers: "Tensor") -> "Tensor":
     return whole.gather(1, numbers.reshape(*numbers.shape, *[1] * (whole.dim() - 2)).expand(shape))
 
 
-def _takes(argument: str, stack: "nn.Module", open_ended: bool = False) -> bool:
+def takes(argument: str, stack: "nn.Module", open_ended: bool = False) -> bool:
+    """Whether the forward of a stack has an argument of that name, or takes any if that will do."""
     from inspect import signature
 
     there = signature(stack.forward).parameters
