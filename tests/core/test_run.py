@@ -89,8 +89,8 @@ def test_the_base_is_not_changed_by_a_bit(told, tmp_path, monkeypatch):
     kept = {}
     load = pretrained.load
 
-    def remember(*words):
-        found = load(*words)
+    def remember(*words, **more):
+        found = load(*words, **more)
         kept["before"] = {key: value.clone() for key, value in found.model.state_dict().items()}
         kept["model"] = found.model
         return found
