@@ -67,7 +67,7 @@ def select(model: nn.Module, spec: AdapterSpec) -> list[Site]:
     """
     there = layout(model)
     layers = _layers(spec.layers, len(there.blocks))
-    found = _by_default(spec, there) if _is_default(spec) else _as_asked(spec, there, model)
+    found = _by_default(spec, there, model) if _is_default(spec) else _as_asked(spec, there, model)
     chosen = dict.fromkeys(site for site in found if layers is None or site.layer in layers)
     if not chosen:
         raise UsageError("no-match", f"sites {spec.sites} have no place in layers {spec.layers}")
@@ -89,19 +89,24 @@ def _as_asked(spec: AdapterSpec, there: Layout, model: nn.Module) -> list[Site]:
     """The sites of every part; each has to match."""
     found = []
     for part in spec.sites:
-        matched = _matches(part, there, model)
+        matched = _matches(part, there.sites, there, model)
         if not matched:
             raise _nothing(part, there, model)
         found += matched
     return found
 
 
-def _by_default(spec: AdapterSpec, there: Layout) -> list[Site]:
+def _by_default(spec: AdapterSpec, there: Layout, model: nn.Module) -> list[Site]:
     """The method's own placement, with stand-ins in the blocks that lack a place."""
     by_layer: dict[int | None, list[Site]] = {}
     for site in there.sites:
         by_layer.setdefault(site.layer, []).append(site)
-    found = [site for own in by_layer.values() for part in spec.sites for site in _default_places(part, own, spec)]
+    found: list[Site] = []
+    for part in spec.sites:
+        candidates = [part, *map(Part.parse, STAND_INS.get(part.text, ()))]
+        for own in by_layer.values() if len(candidates) > 1 else [list(there.sites)]:
+            matches = ([s for s in _matches(one, own, there, model) if s.role in spec.fits] for one in candidates)
+            found += next(filter(None, matches), [])
     if not found:
         missing = " nor ".join(part.text for part in spec.sites)
         roles = dict.fromkeys(site.role for site in there.sites if site.role in spec.fits)
@@ -113,18 +118,10 @@ def _by_default(spec: AdapterSpec, there: Layout) -> list[Site]:
     return found
 
 
-def _default_places(part: Part, own: Sequence[Site], spec: AdapterSpec) -> list[Site]:
-    """The sites of a part among those of one block, or of the first stand-in."""
-    for candidate in (part, *map(Part.parse, STAND_INS.get(part.text, ()))):
-        found = [site for site in own if site.role in candidate.roles and site.role in spec.fits]
-        if found:
-            return [_before(site) for site in found] if candidate.before else found
-    return []
-
-
-def _matches(part: Part, there: Layout, model: nn.Module) -> list[Site]:
+def _matches(part: Part, among: Sequence[Site], there: Layout, model: nn.Module) -> list[Site]:
+    """What a part means among these sites; a path is looked for in the whole model."""
     if part.path is None:
-        found = [site for role in part.roles for site in there.sites if site.role == role]
+        found = [site for role in part.roles for site in among if site.role == role]
     else:
         found = _by_path(part, there, model)
     if part.whole:

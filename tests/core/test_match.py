@@ -201,6 +201,15 @@ class TestDefaults:
             self.roles("xlnet", "lora")
         assert "mlp.up" in caught.value.hint
 
+    @pytest.mark.parametrize(("place", "role"), [("attn.qkv", "attn.qkv"), (r"path:.*query_key_value", "path")])
+    def test_a_default_means_what_it_would_mean_if_it_was_asked_for(self, place, role):
+        class Own(type(llmad.parse_spec("lora"))):
+            name = "own"
+            sites: llmad.Sites = llmad.Sites(place)
+
+        found = select(zoo.build("bloom"), Own())
+        assert [(site.layer, site.role) for site in found] == [(0, role), (1, role)]
+
     def test_experts_are_no_part_of_linear(self):
         found = self.roles("mixtral", "lora[sites=linear]")
         assert {role for _, role in found} == {"attn.q", "attn.k", "attn.v", "attn.o"}
