@@ -129,7 +129,8 @@ _PLAIN = (  # by name: not every transformers has all of them
 
 def has_index(cache: Any) -> bool:
     """Whether some layers of a cache keep more than keys, values and states: an index that chooses among them."""
-    return any(hasattr(layer, "keys") and not _is_plain(layer) for layer in cache.layers)
+    others = {type(layer).__name__ for layer in cache.layers if hasattr(layer, "keys") and not _is_plain(layer)}
+    return bool(others - {"DummyLayer"})  # a layer that uses the keys of another keeps nothing
 
 
 def _is_plain(layer: Any) -> bool:

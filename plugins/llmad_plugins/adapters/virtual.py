@@ -55,6 +55,7 @@ class VirtualTokens(AdapterModule):
     kind = ""  # in words, for refusals
     tokens: "nn.Parameter"
     masked = True  # whether the base hides what a mask says
+    chooses = mixes = False  # whether an index chooses what is attended to; whether there are mixers
     movable = True  # whether each row's positions can be told to the base, if it has any
     origin = 0  # the position of a text's first token
 
@@ -122,6 +123,9 @@ class VirtualTokens(AdapterModule):
         if positions is None and takes("position_ids", self.host):
             positions = self._counted(call, mask, known, first)
         start = _start(mask, own.first if own else width)
+        if self.chooses and not isinstance(start, int):
+            why = f"{type(self.host).__name__} chooses what it attends to by an index, which counts padding on the left"
+            raise ModelError("virtual-mask", why, "give the rows one by one, without padding")
         if mask is not None:
             virtual = mask.new_ones(mask.shape[0], self.count)
             virtual = virtual if rows is None else virtual * rows.to(mask)[:, None]
@@ -206,6 +210,9 @@ class VirtualTokens(AdapterModule):
                 f"{type(self.host).__name__} has no mask that could hide virtual tokens from some rows of a batch",
                 _APART,
             )
+        if rows is not None and (own := sorted(_OWN_MASKS & arguments(self.host))):
+            why = f"{type(self.host).__name__} makes masks of its own (of {own[0]}), which virtual tokens are not in"
+            raise ModelError("virtual-mask", why, _APART)
         if rows is not None and self.chooses:
             why = f"{type(self.host).__name__} chooses what it attends to by an index, which counts virtual tokens too"
             raise ModelError("virtual-mask", why, _APART)
@@ -231,6 +238,7 @@ class VirtualTokens(AdapterModule):
             )
 
 
+_OWN_MASKS = {"langs", "perm_mask", "pixel_values"}  # XLM, XLNet, GIT
 _APART = "give the rows with the adapter and those without in separate calls"
 
 
