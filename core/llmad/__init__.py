@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmad.selector import Sites
     from llmad.site import Rows, Site
     from llmad.spec import AdapterSpec
-    from llmad.task import Judge, Prompt, Split, Task
+    from llmad.task import Hub, Judge, Prompt, Released, Split, Task
 
 _HOME = {
     "adapter_dir": ("load", "save"),
@@ -42,7 +42,7 @@ _HOME = {
     "selector": ("Sites",),
     "site": ("Rows", "Site"),
     "spec": ("AdapterSpec",),
-    "task": ("Judge", "Prompt", "Split", "Task"),
+    "task": ("Hub", "Judge", "Prompt", "Released", "Split", "Task"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -50,7 +50,7 @@ __all__ = [  # noqa: RUF022  the order in which a reader meets them
     "attach", "detach", "activate", "disabled", "per_row", "average", "merge", "save", "load", "sites", "parameters",
     "parse_spec", "list_adapters", "list_backbones", "list_quantizers", "list_tasks",
     "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused", "Stacked", "Quantizer",
-    "Task", "Prompt", "Judge", "Split", "hookimpl",
+    "Task", "Prompt", "Judge", "Released", "Hub", "Split", "hookimpl",
     "LlmadError", "UsageError", "DataError", "ModelError", "LlmadWarning",
 ]  # fmt: skip
 
