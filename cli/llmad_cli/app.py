@@ -1,16 +1,16 @@
 """The `llmad` command: its subcommands, and the one place where errors become a line and an exit code."""
 
 import os
-import signal
 import sys
 import warnings
 from functools import partial
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from llmad.errors import LlmadError, LlmadWarning
+from llmad.stopping import Stopped, stoppable
 from llmad_cli import evaluate, inspect, lists, merge, split, train
 from llmad_cli.console import complain, warn
 
@@ -42,23 +42,8 @@ app.command("plugins")(lists.plugins)
 app.command("recipes")(train.recipes)
 
 
-_INTERRUPTED = 128 + signal.SIGINT  # what Typer makes of a KeyboardInterrupt
+_INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt
 _GO_ON = "a run with a checkpoint goes on with --resume DIR"
-
-
-class Stopped(SystemExit):
-    """A signal asked the process to end: what is open is closed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
-
-    def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}"
-
-
-def _stop(number: int, _: Any) -> NoReturn:
-    raise Stopped(number)
 
 
 def _version(wanted: bool) -> None:
@@ -83,11 +68,10 @@ def main() -> None:
     """Run the command line; exit with the documented code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, _stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # show what its encoding lacks as an escape, and go on
             stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings():
+    with stoppable(), warnings.catch_warnings():
         warnings.simplefilter("always", LlmadWarning)
         warnings.showwarning = partial(_show, warnings.showwarning)
         _run()

@@ -19,6 +19,7 @@ from llmad.options import split
 from llmad.preset import Preset
 from llmad.quantizer import Quantizer
 from llmad.spec import AdapterSpec
+from llmad.stopping import Stopped
 from llmad.task import Task
 
 Kind = Literal["adapter", "backbone", "quantizer", "task"]
@@ -171,7 +172,7 @@ class Registry:
             _check_spelling(module)
             self.manager.register(module, name=unique)
             plugin.offers = [offer for hook in _HOOKS for offer in self._call(hook, module, plugin)]
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             raise
         except BaseException as error:  # a stranger's code may raise anything, SystemExit included
             plugin.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")

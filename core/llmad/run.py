@@ -1,6 +1,7 @@
 """A training run from end to end. Reads top to bottom as the way of the data; an observer is told what happens."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from llmad import adapter_dir, checkpoint, data, placement, pretrained, prompting, report, rows, run_dir, train
+from llmad import adapter_dir, checkpoint, data, frozen, placement, pretrained, prompting, report, rows, run_dir, train
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
-from llmad.attachment import attach, parameters, state
+from llmad.attachment import attach, attached, parameters, state
 from llmad.checks import Checks, check
-from llmad.errors import ResumeError, UsageError
+from llmad.errors import LlmadWarning, ModelError, ResumeError, UsageError
 from llmad.exam import Exam, manner
 from llmad.fingerprint import fingerprint
 from llmad.memory import enough_memory
@@ -27,6 +28,7 @@ from llmad.run_dir import RunDir
 from llmad.score import Score
 from llmad.scoring import adapter_hash
 from llmad.sets import sets_in, tasks_in
+from llmad.stopping import Stopped, watching
 from llmad.task import Task
 
 # What may differ between a run and its continuation: how long it goes on, where, and what is only looked at.
@@ -181,18 +183,42 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
 def _train(own: _Setup, observe: Observe) -> None:
     """The steps that are left, with their metrics and checkpoints."""
     recipe, run, model = own.recipe, own.run, own.base.model
-    save_adapter = partial(_save_adapter, own)
     run.rewind(own.done)
-    pad = data.pad_token(own.base.tokenizer)
+    pad, before = data.pad_token(own.base.tokenizer), frozen.sums(model)
     steps = train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.scaler, own.done)
-    for step in steps:
-        if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
-            run.log(step.describe())
-        if step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0):
-            run.checkpoints.mkdir(exist_ok=True)
-            keep = recipe.save_total_limit
-            checkpoint.save(run.checkpoints, step.step, save_adapter, own.adam, own.scaler, own.identity, keep)
-        observe(step)
+    with watching() as watch:
+        for step in steps:
+            if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
+                run.log(step.describe())
+            due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
+            if due or watch.asked:
+                _save_checkpoint(own, step.step)
+            observe(step)
+            if watch.asked:
+                raise Stopped(watch.asked)
+    frozen.check(model, before)
+    _check_reached(own)
+
+
+def _save_checkpoint(own: _Setup, step: int) -> None:
+    folder, keep = own.run.checkpoints, own.recipe.save_total_limit
+    folder.mkdir(exist_ok=True)
+    checkpoint.save(folder, step, partial(_save_adapter, own), own.adam, own.scaler, own.identity, keep)
+
+
+def _check_reached(own: _Setup) -> None:
+    """Refuse a run in which a parameter never had a gradient; of experts, which see what is routed to them, only tell.
+
+    The optimizer has a state of what it was given a gradient of.
+    """
+    never = [name for name, parameter in parameters(own.base.model) if parameter not in own.adam.state]
+    if not never:
+        return
+    reason = f"no step has given {never[0]} and {len(never) - 1} other parameters of the adapter a gradient"
+    if any(site.stack for site in attached(own.base.model, "default").modules):
+        warnings.warn(f"{reason}: no text was routed there", LlmadWarning, stacklevel=2)
+    else:
+        raise ModelError("not-trained", reason, "place the adapter where the model's own forward comes by")
 
 
 def _stem(recipe: Recipe) -> str:

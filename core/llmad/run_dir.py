@@ -3,7 +3,7 @@
 recipe.json       the recipe as it was resolved        adapter/       the trained adapter
 metrics.jsonl     one line every few steps             checkpoints/   to go on from
 loss.png          the loss over the steps              evaluation/    answers, one JSON line each, and scores
-README.md         the model card                       status.json    running, done or failed, and why
+README.md         the model card                       status.json    running, done, stopped or failed, and why
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 from llmad.errors import LlmadError, StorageError, UsageError
 from llmad.files import check_writable, storing, write_json, write_text
+from llmad.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def choose(output: str | None, stem: str) -> RunDir:
 
 @contextmanager
 def opened(run: RunDir, recipe: dict[str, Any]) -> Iterator[RunDir]:
-    """Make the directory and keep its status: running inside the block, then done, or failed with the error.
+    """Make the directory and keep its status: running inside the block, then done, stopped, or failed with the error.
 
     Raises:
         StorageError: it cannot be written.
@@ -108,6 +109,10 @@ def opened(run: RunDir, recipe: dict[str, Any]) -> Iterator[RunDir]:
     try:
         with storing(run.path):
             yield run
+    except Stopped as stop:
+        with suppress(StorageError):
+            run.set_status("stopped", message=str(stop))
+        raise
     except BaseException as error:
         code = error.code if isinstance(error, LlmadError) else type(error).__name__
         with suppress(StorageError):  # the disk may be what failed; the error itself is what matters

@@ -142,7 +142,7 @@ def fit(
         One Step after each optimizer step.
 
     Raises:
-        DivergedError: the loss or the gradient is not finite; the parameters are those of the step before.
+        DivergedError: the loss, the gradient or a parameter is not finite.
     """
     model.train()
     where = placement.device(model)
@@ -162,6 +162,7 @@ def fit(
             group["lr"] = schedule.learning_rate(step)
         scaler.step(adam)
         scaler.update()
+        _check_parameters(step, parameters, row_numbers)
         adam.zero_grad(set_to_none=True)
         tokens = sum(int(part.attention_mask.sum()) for part in parts)
         epoch = step / schedule.steps_per_epoch
@@ -187,9 +188,22 @@ def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator, 
 
 def _check_finite(step: int, loss: float, norm: float, row_numbers: Sequence[Sequence[int]]) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        numbers = sorted(row for rows in row_numbers for row in rows)
-        where = f"step {step}: loss {loss}, gradient norm {norm}, rows {numbers[:8]}..."
-        raise DivergedError("diverged", where, "lower learning_rate")
+        reason = f"{_where(step, row_numbers)}: loss {loss}, gradient norm {norm}"
+        raise DivergedError("diverged", reason, "lower learning_rate")
+
+
+def _check_parameters(step: int, parameters: Sequence[Tensor], row_numbers: Sequence[Sequence[int]]) -> None:
+    norms = torch._foreach_norm([parameter.detach() for parameter in parameters])
+    total = torch.stack([norm.float() for norm in norms]).sum()
+    if not math.isfinite(float(total)):
+        raise DivergedError(
+            "diverged", f"{_where(step, row_numbers)}: a parameter is not finite", "lower learning_rate"
+        )
+
+
+def _where(step: int, row_numbers: Sequence[Sequence[int]]) -> str:
+    numbers = sorted(row for rows in row_numbers for row in rows)
+    return f"step {step}, rows {numbers[:8]}{'...' if len(numbers) > 8 else ''}"
 
 
 def _clip(parameters: Sequence[nn.Parameter], limit: float) -> float:

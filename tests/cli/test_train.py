@@ -239,15 +239,33 @@ def test_a_run_that_is_killed_goes_on_to_the_same_adapter(llmad, long_run, place
     assert (place / "out" / weights).read_bytes() == (place / "straight" / weights).read_bytes()
 
 
-def test_a_run_that_is_terminated_says_so(long_run, place):
-    _, process = long_run
-    process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_to_the_same_adapter(llmad, long_run, place, number):
+    words, process = long_run
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "error: stopped by SIGTERM" in err
+    assert process.returncode == 128 + number
+    assert f"error: stopped by {number.name}" in err
     assert "Traceback" not in err
     status = json.loads((place / "out" / "status.json").read_text())
-    assert status == {"status": "failed", "code": "Stopped", "message": "stopped by SIGTERM"}
+    assert status == {"status": "stopped", "message": f"stopped by {number.name}"}
+    last = json.loads((place / "out" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    saved = max(int(path.name.removeprefix("step-")) for path in (place / "out" / "checkpoints").glob("step-*"))
+    assert last <= saved < last + 10  # metrics have every tenth step
+    assert llmad(*words, "--resume", "auto").code == 0
+    words[words.index("out")] = "straight"
+    assert llmad(*words).code == 0
+    weights = "adapter/adapter_model.safetensors"
+    assert (place / "out" / weights).read_bytes() == (place / "straight" / weights).read_bytes()
+
+
+def test_a_second_signal_ends_a_run_at_once(long_run):
+    _, process = long_run
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
 
 
 def test_what_a_run_is_built_on_is_said(llmad, rows, folder, trained):

@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(llama, exampl
     before = weights(llama)
     real = answer_loss
     monkeypatch.setattr(train, "answer_loss", lambda *words: real(*words) * math.inf)
-    with pytest.raises(DivergedError, match=r"step 1: loss inf, gradient norm nan, rows \[") as error:
+    with pytest.raises(DivergedError, match=r"step 1, rows \[.*: loss inf, gradient norm nan") as error:
         run(llama, told(max_steps=1), examples)
     assert error.value.hint == "lower learning_rate"
     assert all(torch.equal(value, before[name]) for name, value in weights(llama).items())
