@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from llmad import columns, hub
 from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest
 from llmad.quantizer import UNQUANTISED
 from llmad.registry import parse_quantizer, parse_spec, registry
@@ -45,7 +46,9 @@ class Recipe(BaseModel):
         adapter: an adapter spec, such as `lora[r=16]`.
         frozen: name to directory of trained adapters that the new one builds on; they stay as they are.
         task: the task, which brings the prompt and reads the answers.
-        data: a file of rows, or a folder that holds the task's file; None for a task that makes its own.
+        data: a file of rows, a folder that holds the task's file, or a place on the hub, `hub` or
+            `hub:OWNER/NAME@COMMIT`; None for a task that makes its own.
+        columns: wanted column to the one that the data has instead, such as `{instruction: question}`.
         output_dir: the run directory; a free name under `runs` where None.
         seed: fixes adapter weights, order of rows and dropout.
         max_length: longest row in tokens; longer rows are left out, and counted.
@@ -79,6 +82,7 @@ class Recipe(BaseModel):
     frozen: dict[str, str] = Field(default_factory=dict)
     task: str
     data: str | None = None
+    columns: dict[str, str] | None = None
     output_dir: str | None = None
     seed: int = Field(0, ge=0)
     max_length: PositiveInt = 512
@@ -110,6 +114,16 @@ class Recipe(BaseModel):
             if name == "default" or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"{name!r} cannot name a frozen adapter; use letters, digits, - and _, not 'default'")
         return frozen
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _parsed(cls, given: Any) -> Any:
+        return columns.parse(given) if isinstance(given, str) else given
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, given: dict[str, str] | None) -> dict[str, str] | None:
+        return None if given is None else columns.check(given)
 
     @field_validator("device_map", mode="before")
     @classmethod
@@ -253,12 +267,22 @@ def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
 def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
     data, frozen = values.get("data"), values.get("frozen")
     missing: list[LlmadError] = []
-    if isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
+    if isinstance(data, str) and hub.is_place(data):
+        missing += _misplaced(data)
+    elif isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
         missing.append(DataError("no-data", f"{data}: there is no such file or folder"))
     for name, folder in frozen.items() if isinstance(frozen, Mapping) else ():
         if not os.path.exists(str(folder)):  # noqa: PTH110
             missing.append(ModelError("no-adapter", f"frozen: {name}: {folder} is no adapter directory"))
     return missing
+
+
+def _misplaced(data: str) -> list[LlmadError]:
+    try:
+        hub.check(data)
+    except UsageError as error:
+        return [error]
+    return []
 
 
 def _all(problems: Sequence[LlmadError]) -> LlmadError:

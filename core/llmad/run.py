@@ -121,7 +121,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     """Rows before the model: what is wrong with them is told before anything heavy is loaded."""
     task = registry().task(recipe.task)
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
-    examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed)
+    examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns).rows
     found = checkpoint.newest(run.checkpoints) if resume else None
     if found:
         _check_same(_identity(recipe, examples), found.recipe)
@@ -198,10 +198,10 @@ def _check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
-    if recipe.data and not Path(recipe.data).is_dir():
+    if not rows.both_splits(recipe.data):
         raise UsageError("no-test-rows", f"do_eval: {recipe.data} holds the training rows only", "use llmad evaluate")
-    found = rows.rows(task, "test", recipe.data, recipe.max_eval_samples, recipe.seed)
-    return found[: recipe.max_eval_samples]
+    found = rows.rows(task, "test", recipe.data, recipe.max_eval_samples, recipe.seed, recipe.columns)
+    return found.rows[: recipe.max_eval_samples]
 
 
 def _identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmad import adapter_dir, pretrained, rows
 from llmad.attachment import detach, state
+from llmad.columns import Given
 from llmad.errors import ModelError
 from llmad.evaluate import Answer, Score, score
 from llmad.files import check_writable, storing, write_json, write_text
@@ -79,6 +80,7 @@ def evaluate_adapters(
     batch_size: int = 64,
     device_map: DeviceMap = None,
     quantize: str | None = None,
+    columns: Given | None = None,
 ) -> Evaluation:
     """Score adapters on tasks, each with the prompt that it was trained with, on one loaded base.
 
@@ -87,7 +89,7 @@ def evaluate_adapters(
         observe: is told of every answer.
         backbone: the base; the one recorded with the adapters where None.
         tasks: names of tasks; the one that the adapter was trained on where empty.
-        source: a file of rows, or a folder that holds the tasks' files.
+        source: a file of rows, a folder that holds the tasks' files, or a place on the hub.
         protocol: `strict` or `paper`.
         limit: at most so many rows a task.
         output: where answers and scores go, with a folder for each of several adapters; `evaluation` in each run
@@ -95,6 +97,7 @@ def evaluate_adapters(
         batch_size: rows generated at once.
         device_map: where the base's parts go; all on one device where None.
         quantize: the quantizer of the base's linear maps, or `none`; as recorded with the adapters where None.
+        columns: wanted column to the one that the source has instead.
 
     Raises:
         LlmadError: of every kind.
@@ -105,7 +108,7 @@ def evaluate_adapters(
     how = pretrained.common_quantization(name, abouts.values(), quantize)
     work = {
         who: [
-            (task, _rows(task, source, limit), _prompt(about, task, adapters[who]))
+            (task, _rows(task, source, limit, columns), _prompt(about, task, adapters[who]))
             for task in _tasks(tasks, about, who)
         ]
         for who, about in abouts.items()
@@ -184,5 +187,5 @@ def _tasks(names: Sequence[str], about: dict[str, Any], who: str) -> list[Task]:
     return [registry().task(name) for name in names or [about["task"]]]
 
 
-def _rows(task: Task, source: str | None, limit: int | None) -> list[Row]:
-    return rows.rows(task, "test", source, limit or 200, 0)[:limit]
+def _rows(task: Task, source: str | None, limit: int | None, columns: Given | None) -> list[Row]:
+    return rows.rows(task, "test", source, limit or 200, 0, columns).rows[:limit]
