@@ -12,7 +12,10 @@ def evaluate(
     folders: Annotated[list[str], typer.Argument(help="Run directories or adapter directories.", metavar="DIR...")],
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="The base, if not the recorded one.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Tasks, separated by commas.")] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="A file of rows, or a folder of task files.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="A file or folder of rows, or a place on the hub.")
+    ] = None,
+    mapping: Annotated[str | None, typer.Option("--columns", help="Such as instruction=question.")] = None,
     quantize: Annotated[
         str | None,
         typer.Option("--quantize", "-q", help="Such as nf4, or none; as the adapter was trained if not given."),
@@ -25,6 +28,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Score adapters; one JSON line an answer goes to the run directory, or to --output."""
+    from llmad.columns import parse
     from llmad.errors import UsageError, nearest
     from llmad.quantizer import UNQUANTISED
     from llmad.recipe import placed
@@ -39,6 +43,10 @@ def evaluate(
         placed(device_map)
     except ValueError as error:
         raise UsageError("bad-value", f"--device-map: {error}") from None
+    try:
+        given = parse(mapping) if mapping is not None else None
+    except ValueError as error:
+        raise UsageError("bad-value", f"--columns: {error}") from None
     tasks = [name.strip() for name in (task or "").split(",") if name.strip()]
     for name in tasks:
         registry().task(name)
@@ -62,6 +70,7 @@ def evaluate(
             batch_size=batch_size,
             device_map=device_map,
             quantize=quantize,
+            columns=given,
         )
     if as_json:
         print_json(found.describe())
