@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from llmad.errors import LlmadError, LlmadWarning
-from llmad_cli import evaluate, inspect, lists, merge, train
+from llmad_cli import evaluate, inspect, lists, merge, split, train
 from llmad_cli.console import complain, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
@@ -31,6 +31,8 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("merge")(merge.merge)
+app.command("split")(split.split)
+app.command("leaks")(split.leaks)
 app.command("inspect")(inspect.inspect)
 app.command("list-adapters")(lists.adapters)
 app.command("list-backbones")(lists.backbones)

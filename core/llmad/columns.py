@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
 
 from llmad.errors import DataError, UsageError, nearest
 from llmad.table import Entry
@@ -92,6 +94,13 @@ def check(given: dict[str, str]) -> dict[str, str]:
     if not _open(given):
         raise ValueError(f"{' and '.join(given)} are of different layouts")
     return given
+
+
+Mapped = Annotated[
+    dict[str, str],
+    BeforeValidator(lambda given: parse(given) if isinstance(given, str) else given),
+    AfterValidator(check),
+]  # columns as a recipe has them: a table, or the text that the command line takes
 
 
 def shape(source: str, entries: Sequence[Entry], split: Split, given: Given) -> Shape | None:

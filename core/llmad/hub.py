@@ -22,13 +22,13 @@ def is_place(data: str) -> bool:
     return re.match(r"hub($|[:@#])", data) is not None
 
 
-def check(data: str) -> None:
-    """Check the form of a place on the hub, without looking there.
-
-    Raises:
-        UsageError: it has another form, or names no commit.
-    """
-    _parts(data)
+def faults(data: str) -> list[UsageError]:
+    """What is wrong with a place on the hub as it is written: another form, or no commit. Nothing is looked up."""
+    try:
+        _parts(data)
+    except UsageError as error:
+        return [error]
+    return []
 
 
 def names_no_split(data: str) -> bool:

@@ -25,8 +25,10 @@ from pydantic import (
     field_validator,
 )
 
-from llmad import columns, hub
-from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest
+from llmad import hub
+from llmad.columns import Mapped
+from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest, together
+from llmad.prompting import Choice
 from llmad.quantizer import UNQUANTISED
 from llmad.registry import parse_quantizer, parse_spec, registry
 from llmad.source import find
@@ -50,6 +52,8 @@ class Recipe(BaseModel):
             `hub:OWNER/NAME@COMMIT`; None for a task that makes its own.
         columns: wanted column to the one that the data has instead, such as `{instruction: question}`.
         output_dir: the run directory; a free name under `runs` where None.
+        prompt: how a row becomes text: `task` as the task says, `verbatim` as it stands, `chat` in the tokenizer's chat
+            template, `paper` as in the paper's scripts; what the rows' layout calls for where None.
         seed: fixes adapter weights, order of rows and dropout.
         max_length: longest row in tokens; longer rows are left out, and counted.
         train_on_prompt: learn to write the question too, and not the answer alone.
@@ -82,8 +86,9 @@ class Recipe(BaseModel):
     frozen: dict[str, str] = Field(default_factory=dict)
     task: str
     data: str | None = None
-    columns: dict[str, str] | None = None
+    columns: Mapped | None = None
     output_dir: str | None = None
+    prompt: Choice | None = None
     seed: int = Field(0, ge=0)
     max_length: PositiveInt = 512
     train_on_prompt: bool = False
@@ -114,16 +119,6 @@ class Recipe(BaseModel):
             if name == "default" or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"{name!r} cannot name a frozen adapter; use letters, digits, - and _, not 'default'")
         return frozen
-
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _parsed(cls, given: Any) -> Any:
-        return columns.parse(given) if isinstance(given, str) else given
-
-    @field_validator("columns")
-    @classmethod
-    def _known(cls, given: dict[str, str] | None) -> dict[str, str] | None:
-        return None if given is None else columns.check(given)
 
     @field_validator("device_map", mode="before")
     @classmethod
@@ -175,7 +170,7 @@ def load(layers: Sequence[Layer]) -> Recipe:
     problems += _unknown_names(values)
     missing = _missing_data(values)
     if problems or recipe is None:
-        raise _all(problems + missing)
+        raise together(problems + missing)
     if missing:
         raise missing[0]
     return recipe
@@ -268,28 +263,10 @@ def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
     data, frozen = values.get("data"), values.get("frozen")
     missing: list[LlmadError] = []
     if isinstance(data, str) and hub.is_place(data):
-        missing += _misplaced(data)
+        missing += hub.faults(data)
     elif isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
         missing.append(DataError("no-data", f"{data}: there is no such file or folder"))
     for name, folder in frozen.items() if isinstance(frozen, Mapping) else ():
         if not os.path.exists(str(folder)):  # noqa: PTH110
             missing.append(ModelError("no-adapter", f"frozen: {name}: {folder} is no adapter directory"))
     return missing
-
-
-def _misplaced(data: str) -> list[LlmadError]:
-    try:
-        hub.check(data)
-    except UsageError as error:
-        return [error]
-    return []
-
-
-def _all(problems: Sequence[LlmadError]) -> LlmadError:
-    if len(problems) == 1:
-        return problems[0]
-    hints = [
-        problem.hint.partition(";")[0] for problem in problems
-    ]  # the nearest names; the full list is too long here
-    lines = [f"{problem}{f' ({hint})' if hint else ''}" for problem, hint in zip(problems, hints, strict=True)]
-    return UsageError("bad-recipe", "\n".join(lines))

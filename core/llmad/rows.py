@@ -13,9 +13,10 @@ from typing import Any
 from llmad import columns, conversation, hub
 from llmad.columns import Given, Layout, Shape
 from llmad.errors import DataError, UsageError
+from llmad.prompt import Row
 from llmad.table import Entry, bad_rows
 from llmad.table import entries as entries
-from llmad.task import Row, Split, Task
+from llmad.task import Split, Task
 
 _NEVER_EMPTY = {"train": ("instruction",), "test": ("instruction", "answer")}
 _IN_CHAT = {"instruction": "a user's message", "output": "a reply", "context": "an earlier message"}

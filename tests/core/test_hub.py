@@ -54,7 +54,7 @@ PLACES = {
 @pytest.mark.parametrize(("data", "found"), PLACES.items())
 def test_a_place_is_read(data, found):
     assert hub.is_place(data)
-    hub.check(data)
+    assert not hub.faults(data)
     assert hub.place(data, GSM8K, "train") == found
     assert hub.place(hub.name(found), GSM8K, "test") == found
     assert hub.names_no_split(data) == ("#" not in data)
@@ -82,10 +82,11 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("data", "said"), MALFORMED.items())
 def test_what_is_malformed_or_not_pinned_is_refused_with_the_cure(data, said):
-    with pytest.raises(UsageError) as error:
-        hub.check(data)
-    assert said in str(error.value)
-    assert "hub:OWNER/NAME@COMMIT" in error.value.hint
+    (error,) = hub.faults(data)
+    assert said in str(error)
+    assert "hub:OWNER/NAME@COMMIT" in error.hint
+    with pytest.raises(UsageError):
+        hub.place(data, GSM8K, "train")
 
 
 def test_a_task_without_a_place_or_a_commit_is_told():
