@@ -51,6 +51,7 @@ class Prepared:
     quantization: str | None
     learning_rate: float
     output: Path
+    conversations: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class _Setup:
     task: Task
     run: RunDir
     rows: list[Row]
+    conversations: int
     test_rows: list[Row]
     found: checkpoint.Found | None
     device: Accelerator
@@ -126,7 +128,8 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     """Rows before the model: what is wrong with them is told before anything heavy is loaded."""
     task = registry().task(recipe.task)
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
-    examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns).rows
+    loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
+    examples = loaded.rows
     found = checkpoint.newest(run.checkpoints) if resume else None
     if found:
         _check_same(_identity(recipe, examples), found.recipe)
@@ -155,7 +158,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     if found:
         checkpoint.restore(adam, scaler, found.path)
 
-    prompt = prompting.choose(recipe.prompt or "task", task, base.tokenizer)
+    prompt = prompting.choose(recipe.prompt or prompting.called_for(loaded.layout), task, base.tokenizer)
     encoded = data.encode(examples, prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
     lengths = tuple(len(example.ids) for example in encoded.examples)
     schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
@@ -164,6 +167,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
         task=task,
         run=run,
         rows=examples,
+        conversations=loaded.conversations,
         test_rows=test_rows,
         found=found,
         device=device,
@@ -271,6 +275,7 @@ def _prepared(own: _Setup) -> Prepared:
         quantization=quantization(own.base.model),
         learning_rate=own.schedule.peak,
         output=own.run.path,
+        conversations=own.conversations,
     )
 
 

@@ -172,8 +172,30 @@ def test_data_of_other_forms_is_refused_or_read(refused, llmad, place, folder, n
     (place / name).write_bytes(bad)
     assert said in refused(3, "train", "-b", folder, "-d", name, "-o", "out")
     (place / name).write_text(good, encoding="utf-8")
-    done = llmad("train", "-b", folder, "-d", name, "--dry-run")
+    done = llmad("train", "-b", folder, "-d", name, "--dry-run", "--set", "prompt=task")
     assert done.code == 0, done.err
+
+
+def test_prompts_and_completions_are_trained_on_as_they_stand(llmad, place, folder):
+    (place / "a.csv").write_text("prompt,completion\n1 + 1 =, 2\n")
+    done = llmad("train", "-b", folder, "-d", "a.csv", "--dry-run")
+    assert done.code == 0, done.err
+    assert "1 + 1 =>>> 2<eos><<<" in done.out
+
+
+def test_a_chat_needs_a_template(llmad, refused, place, folder):
+    said = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1"}]
+    (place / "a.json").write_text(json.dumps([{"messages": said * 2}]))
+    assert "no chat template" in refused(2, "train", "-b", folder, "-d", "a.json")
+    shutil.copytree(folder, place / "chatty")
+    template = "{% for one in messages %}[{{ one.role }}]{{ one.content }}{% endfor %}"
+    (place / "chatty" / "chat_template.jinja").write_text(
+        template + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    done = llmad("train", "-b", "chatty", "-d", "a.json", "--dry-run")
+    assert done.code == 0, done.err
+    assert "[user]1?[assistant]>>>1<eos><<<" in done.out
+    assert "2 rows of 1 conversations of a.json" in done.out
 
 
 def test_columns_are_mapped(llmad, refused, place, folder):
