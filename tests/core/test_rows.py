@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
@@ -217,6 +218,32 @@ def test_every_format_gives_the_same_rows(tmp_path_factory, table):
     entries = [dict(zip(GOOD, row, strict=True)) for row in table]
     for ending in FORMATS:
         assert rows.read(save(place / f"rows.{ending}", entries), "test").rows == entries, ending
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=3)
+    | st.sampled_from(["user", "assistant"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "tool_calls"]), inner)
+    ),
+)
+NAMES = ["instruction", "input", "output", "answer", "prompt", "completion", "messages", "conversations", "Input", ""]
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(NAMES), ANYTHING) | ANYTHING, max_size=3),
+    st.sampled_from(["train", "test"]),
+)
+def test_nothing_in_a_file_is_an_internal_error(tmp_path_factory, content, split):
+    path = tmp_path_factory.mktemp("noise") / "rows.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with suppress(DataError):
+        assert all(isinstance(text, str) for row in rows.read(path, split).rows for text in row.values())
 
 
 COMPLETION = {"prompt": "1 + 1 =", "completion": " 2"}
