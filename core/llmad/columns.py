@@ -119,7 +119,8 @@ def shape(source: str, entries: Sequence[Entry], split: Split, given: Given) -> 
                 whole[place] = entry
     if len(whole) > 1:
         said = [f"row {entry.number} has {', '.join(shapes[at].needed(split))}" for at, entry in whole.items()]
-        hint = "part the file, or say which is meant, such as --columns messages=messages"
+        column = shapes[next(iter(whole))].needed(split)[0]
+        hint = f"part the file, or say which is meant, such as --columns {_wanted(column)}={column}"
         raise DataError("two-layouts", f"{source}: two layouts in one file: {'; '.join(said[:2])}", hint)
     return next((shapes[place] for place in whole), None)
 
@@ -137,12 +138,12 @@ def check_near(source: str, entries: Sequence[Entry], split: Split, one: Shape) 
     Raises:
         DataError: with the option that maps it.
     """
-    names = _names(entries)
-    fields = [field for field in one.fields if field == "input" or one.fields[field] in one.needed(split)]
+    wanted_ones = [column for field, column in one.fields.items() if field == "input" or column in one.needed(split)]
     found: dict[str, str] = {}
-    for column in (one.fields[field] for field in fields if one.fields[field] not in names):
-        near = [name for name in names if _plain(name) == _plain(column) and name not in one.fields.values()]
-        found |= {column: near[0]} if near else {}
+    for names in dict.fromkeys(tuple(entry.values) for entry in entries):
+        for column in (column for column in wanted_ones if column not in names):
+            near = [name for name in names if _plain(name) == _plain(column) and name not in one.fields.values()]
+            found |= {column: near[0]} if near else {}
     if found:
         wanted, near_one = next(iter(found.items()))
         pairs = ",".join(f"{_wanted(column)}={name}" for column, name in found.items())

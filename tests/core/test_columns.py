@@ -65,8 +65,11 @@ def test_a_column_that_is_given_for_another_is_no_longer_itself():
 
 
 def test_a_layout_may_be_chosen_where_there_are_two():
-    with pytest.raises(DataError, match="two layouts in one file: row 1 has instruction, output; row 1 has messages"):
+    with pytest.raises(
+        DataError, match="two layouts in one file: row 1 has instruction, output; row 1 has messages"
+    ) as error:
         layout("instruction output messages")
+    assert error.value.hint.endswith("such as --columns instruction=instruction")
     assert layout("instruction output messages", messages="messages") == "chat"
     assert layout("instruction output messages", output="output") == "instruction"
 
@@ -142,6 +145,12 @@ def test_a_column_that_is_near_is_not_taken_and_not_dropped(names, split, said, 
     assert f"--columns '{option}'" in error.value.hint
     mapped = columns.parse(option)
     assert columns.shape("here", rows, split, mapped)
+
+
+def test_a_near_column_of_one_row_is_not_dropped_either():
+    rows = table(named("instruction input output"), named("instruction Input output"))
+    with pytest.raises(DataError, match="a column 'Input' and none 'input'"):
+        columns.check_near("here", rows, "train", columns.shape("here", rows, "train", {}))
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ def test_a_task_without_a_place_or_a_commit_is_told():
     assert "hub@COMMIT" in error.value.hint
 
 
+def test_a_task_whose_rows_lie_on_the_hub_says_so():
+    with pytest.raises(DataError) as error:
+        GSM8K.rows("test", 0, 0)
+    assert error.value.hint.endswith(", or --data hub")
+
+
 def test_parquet_on_the_hub_is_read_at_its_commit(shelf):
     folder, asked = shelf
     table = pa.table({"prompt": ["1 + 1?", "NA"], "completion": ["2", "007"], "id": [1, 2]})
