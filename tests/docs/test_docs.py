@@ -25,22 +25,14 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         exec(compile(block, page, "exec"), namespace)
 
 
-def run_commands(page: str, place: Path) -> None:
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/evaluation.md", "docs/data.md"])
+def test_commands_run(page: str, tmp_path: Path) -> None:
     script = "set -e\n" + "\n".join(blocks(page, "bash"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
-        ["bash", "-c", script], cwd=place, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-
-
-def test_tutorial_commands_run(tmp_path: Path) -> None:
-    run_commands("docs/tutorial.md", tmp_path)
-    assert (tmp_path / "runs" / "first" / "loss.png").exists()
-
-
-def test_commands_on_data_run(tmp_path: Path) -> None:
-    run_commands("docs/data.md", tmp_path)
 
 
 def test_reference_is_what_the_code_says() -> None:
