@@ -100,22 +100,14 @@ def _file_in(folder: Path, task: Task, split: Split) -> Path:
 
 
 def _loaded(source: str, found: list[Entry], split: Split, task: Task | None, given: Given) -> Loaded:
-    shape = columns.shape(source, found, split, given)
-    own = [] if given or (shape and shape.layout == "instruction") else _converted(found, task, split)
-    if own:
-        shape = columns.OWN
-    elif shape is None:
-        shape = columns.likeliest(found, split, given)
-    if not own:
-        columns.check_near(source, found, split, shape)
-    drafts = own or [_draft(entry, shape, split) for entry in found]
+    shape, drafts = _drafts(source, found, split, task, given)
     faults = [
         (entry, fault)
         for entry, draft in zip(found, drafts, strict=True)
         for fault in dict.fromkeys([*draft.faults, *_faults(draft.rows, shape, split)])
     ]
     if faults:
-        raise bad_rows(source, faults, "" if own else columns.hint(found, split, shape))
+        raise bad_rows(source, faults, "" if shape is columns.OWN else columns.hint(found, split, shape))
     made = [{field: str(value) for field, value in row.items()} for draft in drafts for row in draft.rows]
     if split == "train" and not any(row["output"].strip() for row in made):
         raise DataError("empty-data", f"{source}: every row's output is empty: there is nothing to learn")
@@ -128,6 +120,20 @@ class _Draft:
 
     rows: list[dict[str, Any]]
     faults: list[str]
+
+
+def _drafts(
+    source: str, found: Sequence[Entry], split: Split, task: Task | None, given: Given
+) -> tuple[Shape, list[_Draft]]:
+    """The paper's columns come first, then the task's own layout, then the others."""
+    shape = columns.shape(source, found, split, given)
+    if not given and (shape is None or shape.layout != "instruction"):
+        own = _converted(found, task, split)
+        if own:
+            return columns.OWN, own
+    shape = shape or columns.likeliest(found, split, given)
+    columns.check_near(source, found, split, shape)
+    return shape, [_draft(entry, shape, split) for entry in found]
 
 
 def _draft(entry: Entry, shape: Shape, split: Split) -> _Draft:
