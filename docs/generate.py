@@ -1,6 +1,7 @@
 """Write docs/reference.md from the code and docs/family.md from its tests; `--check` fails where they differ."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -152,6 +153,7 @@ def usage(command: str) -> str:
     """What `llmad COMMAND --help` prints."""
     program = "import sys; from llmad_cli.app import main; sys.argv[0] = 'llmad'; main()"
     environment = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path[1:])  # the code that the rest of the page is of
     run = subprocess.run(
         [sys.executable, "-c", program, command, "--help"], capture_output=True, text=True, check=True, env=environment
     )

@@ -25,7 +25,10 @@ def evaluate(
     folders: Annotated[list[str], typer.Argument(help="Run directories or adapter directories.", metavar="DIR...")],
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="The base, if not the recorded one.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Tasks, separated by commas.")] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="A file of rows, or a folder of task files.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="A file or folder of rows, or a place on the hub.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help="Such as instruction=question.")] = None,
     quantize: Annotated[
         str | None,
         typer.Option("--quantize", "-q", help="Such as nf4, or none; as the adapter was trained if not given."),
@@ -59,7 +62,7 @@ def evaluate(
         "protocol": protocol,
     }
     options |= {"prompt": prompt, "limit": limit, "output": output, "batch_size": batch_size}
-    options |= {"device_map": device_map, "base": False if no_base else None}
+    options |= {"columns": columns, "device_map": device_map, "base": False if no_base else None}
     given = {key: value for key, value in options.items() if value is not None}
     exam = read({**given, **read_pairs(settings or [])[1]})
 

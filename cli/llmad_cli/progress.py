@@ -117,13 +117,14 @@ def _plan(event: Prepared) -> Group:
     left_out = f", {checks.left_out:,} left out (longer than {recipe.max_length} tokens)" if checks.left_out else ""
     goes_on = f", going on after step {event.done:,}" if event.done else ""
     built_on = f" on top of {', '.join(recipe.frozen)}, frozen" if recipe.frozen else ""
+    chats = f"{event.conversations:,} conversations of " if event.conversations else ""
     quantised = f", quantised as {event.quantization}" if event.quantization else ""
     facts = {
         "backbone": f"{recipe.backbone} on {event.device}{quantised}",
         "adapter": f"{recipe.adapter}{built_on}",
         "sites": f"{len(plan.sites)} ({plan.roles})",
         "parameters": f"{plan.trainable_parameters:,} trained of {plan.total_parameters:,} ({plan.share:.2%})",
-        "data": f"{checks.rows:,} rows of {recipe.data or f'task {recipe.task}'}{left_out}",
+        "data": f"{checks.rows:,} rows of {chats}{recipe.data or f'task {recipe.task}'}{left_out}",
         "tokens": f"{checks.trained_tokens:,} trained of {checks.tokens:,} ({checks.share:.0%})",
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
         "output": str(event.output),

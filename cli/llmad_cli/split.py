@@ -36,7 +36,7 @@ def split(
     sets = sets_in(Path(folder), _names(task))
     about: dict[str, Any] = {"seed": seed, "share": share}
     if training is not None:
-        trained = rows.read(Path(training), "train")
+        trained = rows.read(Path(training), "train").rows
         halves, about = by_training(sets, trained), {"training": training, "rows": rows.fingerprint(trained)}
     else:
         halves = by_seed(sets, share, seed)
@@ -66,7 +66,7 @@ def leaks(
     from llmad.leaks import leak, repeated
     from llmad.sets import sets_in
 
-    trained = rows.read(Path(training), "train")
+    trained = rows.read(Path(training), "train").rows
     found = [asdict(leak(trained, name, tests)) for name, tests in sets_in(Path(folder), _names(task)).items()]
     if as_json:
         print_json({"rows": len(trained), "repeated": repeated(trained), "leaks": found})

@@ -19,7 +19,10 @@ def train(
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Built-in name, folder or hub id.")] = None,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Such as lora[r=16,layers=8:].")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="A task of list-tasks.")] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="A file of rows.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="A file of rows, a folder, or hub:OWNER/NAME@COMMIT.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help="Such as instruction=question,output=text.")] = None,
     quantize: Annotated[
         str | None, typer.Option("--quantize", "-q", help="Keep the base in few bits: a quantizer of list-quantizers.")
     ] = None,
@@ -32,7 +35,7 @@ def train(
     from llmad_cli.lists import warn_of_broken_plugins
 
     options = {"backbone": backbone, "adapter": adapter, "task": task, "data": data, "quantize": quantize}
-    options["output_dir"] = output
+    options |= {"output_dir": output, "columns": columns}
     given = {key: value for key, value in options.items() if value is not None}
     folder = _resumed(resume, output)
     warn_of_broken_plugins()

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
+from llmad import hub
+from llmad.columns import Mapped
 from llmad.errors import LlmadError, UsageError, nearest, together
 from llmad.prompting import Choice
 from llmad.quantizer import UNQUANTISED
@@ -21,6 +23,7 @@ class Exam(BaseModel):
         backbone: the base; the one recorded with the adapters where None.
         task: names of tasks; the one that each adapter was trained on where empty.
         data: a file of rows, a folder that holds the tasks' files, or a place on the hub.
+        columns: wanted column to the one that the data has instead.
         seed: of the rows that a task generates.
         limit: at most so many rows a task.
         protocol: `strict` or `paper`.
@@ -41,6 +44,7 @@ class Exam(BaseModel):
     backbone: str | None = None
     task: tuple[str, ...] = ()
     data: str | None = None
+    columns: Mapped | None = None
     seed: NonNegativeInt = 0
     limit: PositiveInt | None = None
     protocol: Literal["strict", "paper"] = "strict"
@@ -101,6 +105,7 @@ def read(given: Mapping[str, Any]) -> Exam:
         problems += [_fault(item) for item in error.errors()]
         raise together(problems) from None
     problems += _unknown_names(exam)
+    problems += hub.faults(exam.data) if exam.data and hub.is_place(exam.data) else []
     if problems:
         raise together(problems)
     return exam

@@ -5,13 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from llmad.columns import Layout
 from llmad.errors import ModelError, UsageError
 from llmad.prompt import Prompt
 from llmad.task import Task
 
 Choice = Literal["task", "verbatim", "chat", "paper"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+_CALLED_FOR: dict[Layout, Choice] = {"completion": "verbatim", "chat": "chat"}
 _VERBATIM = Prompt(question="{instruction}", verbatim=True)
+
+
+def called_for(layout: Layout) -> Choice:
+    """The prompt that rows of a layout call for: `completion` as it stands, `chat` in a template, else the task's."""
+    return _CALLED_FOR.get(layout, "task")
 
 
 def choose(choice: Choice, task: Task, tokenizer: Any) -> Prompt:

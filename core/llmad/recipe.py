@@ -25,6 +25,8 @@ from pydantic import (
     field_validator,
 )
 
+from llmad import hub
+from llmad.columns import Mapped
 from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest, together
 from llmad.prompting import Choice
 from llmad.quantizer import UNQUANTISED
@@ -46,7 +48,9 @@ class Recipe(BaseModel):
         adapter: an adapter spec, such as `lora[r=16]`.
         frozen: name to directory of trained adapters that the new one builds on; they stay as they are.
         task: the task, which brings the prompt and reads the answers.
-        data: a file of rows, or a folder that holds the task's file; None for a task that makes its own.
+        data: a file of rows, a folder that holds the task's file, or a place on the hub, `hub` or
+            `hub:OWNER/NAME@COMMIT`; None for a task that makes its own.
+        columns: wanted column to the one that the data has instead, such as `{instruction: question}`.
         output_dir: the run directory; a free name under `runs` where None.
         prompt: how a row becomes text: `task` as the task says, `verbatim` as it stands, `chat` in the tokenizer's chat
             template, `paper` as in the paper's scripts; what the rows' layout calls for where None.
@@ -82,6 +86,7 @@ class Recipe(BaseModel):
     frozen: dict[str, str] = Field(default_factory=dict)
     task: str
     data: str | None = None
+    columns: Mapped | None = None
     output_dir: str | None = None
     prompt: Choice | None = None
     seed: int = Field(0, ge=0)
@@ -257,7 +262,9 @@ def _unknown_names(values: Mapping[str, Any]) -> list[LlmadError]:
 def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
     data, frozen = values.get("data"), values.get("frozen")
     missing: list[LlmadError] = []
-    if isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
+    if isinstance(data, str) and hub.is_place(data):
+        missing += hub.faults(data)
+    elif isinstance(data, str) and not os.path.exists(data):  # noqa: PTH110  pathlib's raises where it is too long
         missing.append(DataError("no-data", f"{data}: there is no such file or folder"))
     for name, folder in frozen.items() if isinstance(frozen, Mapping) else ():
         if not os.path.exists(str(folder)):  # noqa: PTH110

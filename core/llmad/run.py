@@ -53,6 +53,7 @@ class Prepared:
     quantization: str | None
     learning_rate: float
     output: Path
+    conversations: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class _Setup:
     task: Task
     run: RunDir
     rows: list[Row]
+    conversations: int
     test_rows: list[Row]
     found: checkpoint.Found | None
     device: Accelerator
@@ -128,7 +130,8 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     """Rows before the model: what is wrong with them is told before anything heavy is loaded."""
     task = registry().task(recipe.task)
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
-    examples = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed)
+    loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
+    examples = loaded.rows
     found = checkpoint.newest(run.checkpoints) if resume else None
     if found:
         _check_same(_identity(recipe, examples), found.recipe)
@@ -157,7 +160,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     if found:
         checkpoint.restore(adam, scaler, found.path)
 
-    prompt = prompting.choose(recipe.prompt or "task", task, base.tokenizer)
+    prompt = prompting.choose(recipe.prompt or prompting.called_for(loaded.layout), task, base.tokenizer)
     encoded = data.encode(examples, prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
     lengths = tuple(len(example.ids) for example in encoded.examples)
     schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
@@ -166,6 +169,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
         task=task,
         run=run,
         rows=examples,
+        conversations=loaded.conversations,
         test_rows=test_rows,
         found=found,
         device=device,
@@ -245,10 +249,10 @@ def _check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
-    if recipe.data and not Path(recipe.data).is_dir():
+    if not rows.both_splits(recipe.data):
         raise UsageError("no-test-rows", f"do_eval: {recipe.data} holds the training rows only", "use llmad evaluate")
-    found = rows.rows(task, "test", recipe.data, recipe.max_eval_samples, recipe.seed)
-    return found[: recipe.max_eval_samples]
+    found = rows.rows(task, "test", recipe.data, recipe.max_eval_samples, recipe.seed, recipe.columns)
+    return found.rows[: recipe.max_eval_samples]
 
 
 def _tests(recipe: Recipe, task: Task, test_rows: list[Row]) -> dict[str, list[Row]]:
@@ -297,6 +301,7 @@ def _prepared(own: _Setup) -> Prepared:
         quantization=quantization(own.base.model),
         learning_rate=own.schedule.peak,
         output=own.run.path,
+        conversations=own.conversations,
     )
 
 

@@ -245,6 +245,7 @@ def _tasks(exam: Exam, about: dict[str, Any], label: str) -> tuple[Task, ...]:
 
 
 def _rows(task: Task, exam: Exam) -> list[Row]:
-    found = rows.rows(task, "test", exam.data, exam.limit or _GENERATED, exam.seed)[: exam.limit]
+    count = exam.limit or _GENERATED
+    found = rows.rows(task, "test", exam.data, count, exam.seed, exam.columns).rows[: exam.limit]
     check_answers(task, found)
     return found

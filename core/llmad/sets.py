@@ -37,7 +37,7 @@ def sets_in(folder: Path, names: Sequence[str] = ()) -> dict[str, list[Row]]:
         raise DataError(
             "no-data", f"{folder} holds the test file of no task", "llmad list-tasks says what is looked for"
         )
-    return {task.name: rows.rows(task, "test", str(folder), 0, 0) for task in tasks}
+    return {task.name: rows.rows(task, "test", str(folder), 0, 0).rows for task in tasks}
 
 
 def write_split(halves: Halves, output: Path, about: Mapping[str, object]) -> None:

@@ -104,7 +104,8 @@ class Task:
             raise DataError(
                 "no-rows",
                 f"the rows of task {self.name} come from a file",
-                f"give --data FILE, or --data DIR with {self.files.get(split, 'the file')} in it",
+                f"give --data FILE, or --data DIR with {self.files.get(split, 'the file')} in it"
+                f"{', or --data hub' if split in self.hub else ''}",
             )
         return self.generate(split, count, seed)
 

@@ -97,6 +97,21 @@ def test_data_that_cannot_be_used_is_refused(refused, run, place, content, said)
     assert said in refused(3, "evaluate", run, "--data", "rows.json")
 
 
+def test_columns_are_mapped(llmad, refused, run, place):
+    (place / "a.csv").write_text("question,gold\n1 + 1?,2\n")
+    done = llmad("evaluate", run, "--data", "a.csv", "--columns", "instruction=question,answer=gold", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["results"][0]["n"] == 1
+    said = refused(2, "evaluate", run, "--data", "a.csv", "--columns", "instruction=question,answer=golden")
+    assert "no row has a column 'golden'" in said
+    said = refused(2, "evaluate", run, "--data", "a.csv", "--columns", "question=instruction")
+    assert "there is no column 'question' to map" in said
+
+
+def test_a_data_set_on_the_hub_is_pinned(refused, run):
+    assert "names no commit" in refused(2, "evaluate", run, "--data", "hub:me/set")
+
+
 def test_data_that_is_missing_is_refused(refused, run):
     assert "missing.json" in refused(3, "evaluate", run, "--data", "missing.json")
     assert "come from a file" in refused(3, "evaluate", run, "--task", "svamp")

@@ -150,6 +150,76 @@ def test_data_that_cannot_be_used_is_refused(refused, place, folder, name, conte
     assert said in refused(3, "train", "-b", folder, "-d", name, "-o", "out")
 
 
+OTHER_DATA = {
+    # name, content, what is said, and the twin that is read
+    "missing cells": ("a.csv", b"instruction,output\n1?,1\n2?\n", "a.csv:3: row 2 has 1 cells, the header 2",
+                      "instruction,output\n1?,1\n2?,2\n"),
+    "a quote left open": ("a.csv", b'instruction,output\n"1?,1\n', "a.csv:2: the row that begins here is broken",
+                          'instruction,output\n"1?",1\n'),
+    "Latin-1": ("a.csv", b"instruction,output\ncaf\xe9,1\n", "a.csv:2: cannot be read: byte 0xe9",
+                "instruction,output\ncaf\u00e9,1\n"),
+    "a near column": ("a.csv", b"Instruction,output\n1?,1\n", "hint: --columns 'instruction=Instruction'",
+                      "instruction,output\n1?,1\n"),
+    "no reply": ("a.jsonl", b'{"messages": [{"role": "system", "content": "x"}]}', "a.jsonl:1: row 1: messages: no",
+                 '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}'),
+    "two layouts": ("a.json", b'[{"prompt": "1?", "completion": "1"}, {"instruction": "1?", "output": "1"}]',
+                    "a.json: two layouts in one file", '[{"prompt": "1?", "completion": "1"}]'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "bad", "said", "good"), OTHER_DATA.values(), ids=OTHER_DATA.keys())
+def test_data_of_other_forms_is_refused_or_read(refused, llmad, place, folder, name, bad, said, good):
+    (place / name).write_bytes(bad)
+    assert said in refused(3, "train", "-b", folder, "-d", name, "-o", "out")
+    (place / name).write_text(good, encoding="utf-8")
+    done = llmad("train", "-b", folder, "-d", name, "--dry-run", "--set", "prompt=task")
+    assert done.code == 0, done.err
+
+
+def test_prompts_and_completions_are_trained_on_as_they_stand(llmad, place, folder):
+    (place / "a.csv").write_text("prompt,completion\n1 + 1 =, 2\n")
+    done = llmad("train", "-b", folder, "-d", "a.csv", "--dry-run")
+    assert done.code == 0, done.err
+    assert "1 + 1 =>>> 2<eos><<<" in done.out
+
+
+def test_a_chat_needs_a_template(llmad, refused, place, folder):
+    said = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1"}]
+    (place / "a.json").write_text(json.dumps([{"messages": said * 2}]))
+    assert "no chat template" in refused(2, "train", "-b", folder, "-d", "a.json")
+    shutil.copytree(folder, place / "chatty")
+    template = "{% for one in messages %}[{{ one.role }}]{{ one.content }}{% endfor %}"
+    (place / "chatty" / "chat_template.jinja").write_text(
+        template + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    done = llmad("train", "-b", "chatty", "-d", "a.json", "--dry-run")
+    assert done.code == 0, done.err
+    assert "[user]1?[assistant]>>>1<eos><<<" in done.out
+    assert "2 rows of 1 conversations of a.json" in done.out
+
+
+def test_columns_are_mapped(llmad, refused, place, folder):
+    (place / "a.csv").write_text("question,reply\n1 + 1?,2\n")
+    done = llmad("train", "-b", folder, "-d", "a.csv", "--columns", "instruction=question,output=reply", "--dry-run")
+    assert done.code == 0, done.err
+    assert ">>>2<eos><<<" in done.out
+    assert llmad("train", "-b", folder, "-d", "a.csv", "--set", "columns={instruction: question, output: reply}",
+                 "--dry-run").code == 0  # fmt: skip
+    said = refused(2, "train", "-b", folder, "-d", "a.csv", "--columns", "instruction=questoin,output=reply")
+    assert "a.csv: no row has a column 'questoin'" in said
+    assert "did you mean question?" in said
+    assert "WANTED=COLUMN" in refused(2, "train", "-b", folder, "-d", "a.csv", "--columns", "question")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_data_set_on_the_hub_is_pinned_and_needs_a_network(refused, folder):
+    assert "names no commit" in refused(2, "train", "-b", folder, "-d", "hub:me/set")
+    assert "task math names no train rows on the hub" in refused(3, "train", "-b", folder, "-d", "hub", "-t", "math")
+    said = refused(3, "train", "-b", folder, "-d", f"hub:me/set@{'0' * 40}")
+    assert f"error: hub:me/set@{'0' * 40}#train cannot be read: " in said
+    assert "HF_HUB_OFFLINE is set" in said
+
+
 @pytest.mark.usefixtures("no_model")
 def test_data_that_is_missing_is_refused(refused):
     assert "missing.json: there is no such file" in refused(3, "train", "-d", "missing.json", "-b", "llama-7b")

@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 
 from llmad import Prompt, data
 from llmad.errors import ModelError, UsageError
-from llmad.prompting import choose, record, recorded
+from llmad.prompting import called_for, choose, record, recorded
 from llmad.registry import registry
 from tests.core.test_prompt import CHATML
 
@@ -54,6 +54,11 @@ def test_what_is_recorded_is_read_again(prompt):
     about = json.loads(json.dumps(record(prompt)))
     assert recorded(about, PLACE) == prompt
     assert recorded(about, PLACE).fingerprint() == prompt.fingerprint()
+
+
+def test_a_layout_calls_for_its_prompt():
+    layouts = ("instruction", "completion", "chat", "task", "generated")
+    assert [called_for(layout) for layout in layouts] == ["task", "verbatim", "chat", "task", "task"]
 
 
 def test_an_adapter_that_says_nothing_has_no_prompt():

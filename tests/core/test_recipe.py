@@ -113,6 +113,47 @@ def test_data_that_is_missing_is_a_data_error_when_all_else_is_right(name):
     assert str(error) == f"{name}: there is no such file or folder"
 
 
+COMMIT = "0123456789" * 4
+
+
+@pytest.mark.parametrize("data", ["hub", "hub#train", f"hub@{COMMIT}", f"hub:me/set:main@{COMMIT}#train"])
+def test_data_may_be_on_the_hub(data):
+    assert load({"data": data}).data == data
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [("hub:me/set", "names no commit"), ("hub:me/set@main", "may move"), ("hub:set", "is no place")]
+)
+def test_a_place_on_the_hub_that_is_not_pinned_is_told(data, said):
+    error = fault({"data": data})
+    assert said in str(error)
+    assert error.exit_code == 2
+
+
+@pytest.mark.parametrize("given", [{"instruction": "question", "output": "a=b"}, "instruction=question,output=a=b"])
+def test_columns_may_be_a_table_or_text(given):
+    made = load({"columns": given})
+    assert made.columns == {"instruction": "question", "output": "a=b"}
+    assert recipe.load([("file", made.model_dump(mode="json"))]) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"instructions": "question"}, "there is no column 'instructions' to map; did you mean instruction"),
+        ({"instruction": "x", "output": "x"}, "one column is given for two"),
+        ({"messages": "x", "output": "y"}, "messages and output are of different layouts"),
+        ("question", "is not WANTED=COLUMN"),
+        (["question"], "dictionary"),
+    ],
+)
+def test_columns_that_cannot_be_meant_are_told(given, said):
+    error = fault({"columns": given})
+    assert str(error).startswith("layer 1: columns: ")
+    assert said in str(error)
+    assert error.exit_code == 2
+
+
 def test_every_fault_is_told_at_once():
     error = fault({"adapter": "lroa", "task": "aritmetic", "sed": 1, "max_steps": 0, "data": "missing.json"})
     lines = str(error).splitlines()

@@ -38,7 +38,7 @@ def test_a_folder_without_sets_or_without_one_that_is_named_is_refused(folder, t
 def test_a_split_is_a_folder_that_can_be_trained_on_and_evaluated_with(folder, tmp_path):
     sets = sets_in(folder, [])
     write_split({name: (found[:2], found[2:]) for name, found in sets.items()}, tmp_path / "out", {"seed": 0})
-    assert len(rows.rows(registry().task("math"), "train", str(tmp_path / "out"), 0, 0)) == 4
+    assert len(rows.rows(registry().task("math"), "train", str(tmp_path / "out"), 0, 0).rows) == 4
     assert {name: len(found) for name, found in sets_in(tmp_path / "out", []).items()} == {"addsub": 1, "svamp": 2}
     about = json.loads((tmp_path / "out" / "split.json").read_text())
     assert about == {"seed": 0, "sets": {"addsub": {"train": 2, "test": 1}, "svamp": {"train": 2, "test": 2}}}

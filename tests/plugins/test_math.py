@@ -136,7 +136,7 @@ def test_the_six_sets_and_the_free_one_are_offered():
 @present
 @pytest.mark.parametrize("name", SETS)
 def test_every_right_answer_of_the_sets_is_read(name):
-    found = rows.rows(registry().task(name), "test", str(MATH), 0, 0)
+    found = rows.rows(registry().task(name), "test", str(MATH), 0, 0).rows
     assert found
     for row in found:
         own = judge(row["answer"])
@@ -145,7 +145,7 @@ def test_every_right_answer_of_the_sets_is_read(name):
 
 @present
 def test_strict_reads_what_the_training_set_teaches():
-    found = rows.rows(registry().task("math"), "train", str(MATH), 0, 0)
+    found = rows.rows(registry().task("math"), "train", str(MATH), 0, 0).rows
     unread = [row["output"] for row in found if judge(row["answer"]).read(row["output"], "strict") is None]
     assert len(unread) < 0.01 * len(found)
     assert not [text for text in unread if "The answer is" in text and "unknown" not in text]
