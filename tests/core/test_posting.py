@@ -92,7 +92,7 @@ def test_a_server_that_takes_too_long_is_tried_again(server, waits, fault):
 def test_nobody_there_is_told_after_the_last_attempt(server, waits):
     with stub(lambda _: "") as gone:
         pass
-    with pytest.raises(ModelError, match="no answer: .*refused, 6 times"):
+    with pytest.raises(ModelError, match=r"no answer: .*refused, 6 times"):
         ask(gone)
 
 

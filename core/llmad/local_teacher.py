@@ -1,0 +1,133 @@
+"""Local teacher: a model on this machine, asked in batches that depend on the rows alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from llmad import placement, pretrained
+from llmad.data import pad_token
+from llmad.errors import DataError
+from llmad.fingerprint import fingerprint
+from llmad.memory import enough_memory
+from llmad.pretrained import Pretrained
+from llmad.rationale import NEXT
+from llmad.teacher import Dialogue, Reply, messages
+from llmad.train import accelerator
+
+
+@dataclass(frozen=True)
+class LocalTeacher:
+    """A loaded model.
+
+    A tokenizer with a chat template is asked by it. Any other model continues a text, and its reply ends where it
+    begins a question of its own.
+
+    Attributes:
+        base: model and tokenizer.
+        ends: the tokens that end a reply.
+        batch_size: rows in a batch; rounding makes the texts depend on it.
+        temperature: of sampling; 0 takes the likeliest token.
+        seed: of sampling.
+    """
+
+    base: Pretrained
+    ends: tuple[int, ...]
+    batch_size: int
+    temperature: float
+    seed: int
+    at_once: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """The weights, where they compute, and the options."""
+        weights = sha256(repr(sorted(fingerprint(self.base.model).items())).encode()).hexdigest()[:16]
+        where = placement.device(self.base.model).type
+        options = {"temperature": self.temperature, "seed": self.seed, "batch_size": self.batch_size}
+        about = {"teacher": self.base.name, "weights": weights, "dtype": str(self.base.model.dtype), "device": where}
+        return about | options
+
+    def groups(self, dialogues: Sequence[Dialogue]) -> list[list[int]]:
+        """Longest first, so that a batch which is too large for memory fails at once."""
+        lengths = [len(self._ids(dialogue)) for dialogue in dialogues]
+        order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    @enough_memory("lower --batch-size")
+    def reply(self, dialogues: Sequence[Dialogue], max_new_tokens: int) -> list[Reply]:
+        """One batch.
+
+        Raises:
+            DataError: a question leaves no room for a reply.
+            OutOfMemoryError: the batch is too large.
+        """
+        codes = [self._ids(dialogue) for dialogue in dialogues]
+        written = self._generate(codes, self._limit(codes, max_new_tokens), str(dialogues))
+        return [self._reply(ids) for ids in written]
+
+    def _ids(self, dialogue: Dialogue) -> list[int]:
+        tokenizer = self.base.tokenizer
+        if tokenizer.chat_template:
+            text = tokenizer.apply_chat_template(messages(dialogue), tokenize=False, add_generation_prompt=True)
+            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = list(tokenizer(_text(dialogue))["input_ids"])
+        return ids[:-1] if ids[-1] in self.ends else ids
+
+    def _limit(self, codes: Sequence[Sequence[int]], wanted: int) -> int:
+        """How many tokens may follow the longest question."""
+        longest = max(map(len, codes))
+        positions = getattr(self.base.model.config, "max_position_embeddings", None) or longest + wanted
+        if positions <= longest:
+            raise DataError("rows-too-long", f"a question has {longest} tokens; {self.base.name} takes {positions}")
+        return min(wanted, positions - longest)
+
+    @torch.inference_mode()
+    def _generate(self, codes: Sequence[Sequence[int]], limit: int, said: str) -> list[list[int]]:
+        """Continuations as token ids; questions are padded on the left."""
+        pad, width = pad_token(self.base.tokenizer), max(map(len, codes))
+        where = placement.device(self.base.model)
+        ids = torch.tensor([[pad] * (width - len(code)) + list(code) for code in codes], device=where)
+        mask = torch.tensor([[0] * (width - len(code)) + [1] * len(code) for code in codes], device=where)
+        torch.manual_seed(int(sha256(f"{self.seed} {said}".encode()).hexdigest()[:15], 16))
+        hot = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+        written = self.base.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            num_beams=1,
+            max_new_tokens=limit,
+            eos_token_id=list(self.ends) or None,
+            pad_token_id=pad,
+            **(hot if self.temperature else {"do_sample": False}),
+        )[:, width:]
+        return [list(row) for row in written.tolist()]
+
+    def _reply(self, ids: list[int]) -> Reply:
+        end = next((place for place, token in enumerate(ids) if token in self.ends), None)
+        text = self.base.tokenizer.decode(ids[:end], skip_special_tokens=True)
+        if self.base.tokenizer.chat_template:
+            return Reply(text, end is not None)
+        text, went_on, _ = text.partition(NEXT)
+        return Reply(text, end is not None or bool(went_on))
+
+
+def local_teacher(name: str, batch_size: int, temperature: float, seed: int) -> LocalTeacher:
+    """Load a built-in name with weights, a Hugging Face folder or a hub id.
+
+    Raises:
+        UsageError: no such model.
+        ModelError: it is broken.
+    """
+    base = pretrained.load(name, device=accelerator().device)
+    said = pretrained.generation_config(name).eos_token_id  # chat models have several
+    ends = [base.tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])]
+    known = tuple(end for end in dict.fromkeys(ends) if end is not None)
+    return LocalTeacher(base, known, batch_size, temperature, seed)
+
+
+def _text(dialogue: Dialogue) -> str:
+    """A dialogue as one text: replies follow after a space, questions on a new line."""
+    question, *rest = dialogue
+    for turn, said in enumerate(rest):
+        question += f"\n{said}" if turn % 2 else f" {said.strip()}"
+    return question
