@@ -8,10 +8,11 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from llmad.asking import Scoring
 from llmad.run import Event, Finished, Prepared
-from llmad.scoring import Scoring
 from llmad.train import Step
 from llmad_cli.console import err, inert, out, print_rows, warn
+from llmad_cli.evaluate import SCORE_COLUMNS, score_row
 
 
 def quiet_libraries() -> None:
@@ -105,18 +106,9 @@ class TrainingView(ScoringView):
     def finished(self, event: Finished) -> None:
         """Show the scores and where everything lies."""
         self.progress.stop()
-        rows = [
-            {"who": who, **score.describe(), "accuracy": f"{score.accuracy:.1%}"} for who, score in event.scores.items()
-        ]
-        if rows:
-            columns = {
-                "who": "model",
-                "task": "task",
-                "n": "rows",
-                "accuracy": "accuracy",
-                "unparsed": "no answer",
-            }
-            print_rows(rows, columns)
+        if event.scores:
+            rows = [{"who": who, **score_row(score.describe())} for who, score in event.scores.items()]
+            print_rows(rows, {"who": "model", **SCORE_COLUMNS})
         out.print(inert(f"run directory: {event.output}"), soft_wrap=True)
 
 

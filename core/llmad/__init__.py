@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from llmad.merging import merge
     from llmad.module import AdapterModule
     from llmad.preset import Preset
+    from llmad.prompt import Prompt
     from llmad.quantizer import Quantizer
     from llmad.registry import parse_spec
     from llmad.selector import Sites
     from llmad.site import Rows, Site
     from llmad.spec import AdapterSpec
-    from llmad.task import Hub, Judge, Prompt, Released, Split, Task
+    from llmad.task import Hub, Judge, Released, Split, Task
 
 _HOME = {
     "adapter_dir": ("load", "save"),
@@ -37,12 +38,13 @@ _HOME = {
     "merging": ("merge",),
     "module": ("AdapterModule",),
     "preset": ("Preset",),
+    "prompt": ("Prompt",),
     "quantizer": ("Quantizer",),
     "registry": ("parse_spec",),
     "selector": ("Sites",),
     "site": ("Rows", "Site"),
     "spec": ("AdapterSpec",),
-    "task": ("Hub", "Judge", "Prompt", "Released", "Split", "Task"),
+    "task": ("Hub", "Judge", "Released", "Split", "Task"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -166,7 +166,16 @@ def activate(model: nn.Module, *names: str) -> nn.Module:
 
 def disabled(model: nn.Module) -> AbstractContextManager[nn.Module]:
     """Within the block the model is its base."""
-    return _within(model, [])
+    return only(model)
+
+
+def only(model: nn.Module, *names: str) -> AbstractContextManager[nn.Module]:
+    """Within the block exactly these adapters act, composed as by `activate`.
+
+    Raises:
+        UsageError: as `activate` does.
+    """
+    return _within(model, _checked(model, stack(names)))
 
 
 def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[nn.Module]:

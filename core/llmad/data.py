@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmad.errors import DataError, ModelError
-from llmad.task import Prompt, Row
+from llmad.prompt import Prompt, Row
 
 IGNORED = -100  # the label that torch's cross entropy passes over
 _POOL = 32  # batches whose rows are sorted by length together: less padding, still a random order
@@ -75,7 +75,7 @@ def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int,
     codes = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
     columns = (codes["input_ids"], codes["offset_mapping"], codes["special_tokens_mask"], questions)
     examples = [
-        _example(ids, offsets, special, 0 if whole else len(question), tokenizer.eos_token_id)
+        _example(ids, offsets, special, 0 if whole else len(question), tokenizer)
         for ids, offsets, special, question in zip(*columns, strict=True)
     ]
     fitting = [example for example in examples if len(example.ids) <= max_length]
@@ -110,6 +110,11 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
     )
 
 
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Questions as ids, as `encode` has them: an end that the tokenizer adds is left out."""
+    return [ids[slice(*_inside(ids, tokenizer))] for ids in tokenizer(list(texts))["input_ids"]]
+
+
 def pad_token(tokenizer: Any) -> int:
     """The id to pad with; masks say what is padding, so any id will do."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
@@ -121,13 +126,18 @@ def _labels(example: Example, width: int) -> Iterator[int]:
     yield from [IGNORED] * (width - len(example.ids))
 
 
-def _example(ids: list[int], offsets: list[tuple[int, int]], special: list[int], start: int, end_token: int) -> Example:
+def _inside(ids: Sequence[int], tokenizer: Any) -> tuple[int, int]:
+    """From where to where ids are the text's: without a second beginning, which a chat template brings, and an end."""
+    doubled = tokenizer.bos_token_id is not None and list(ids[:2]) == [tokenizer.bos_token_id] * 2
+    ended = len(ids) > 0 and ids[-1] == tokenizer.eos_token_id
+    return int(doubled), len(ids) - ended
+
+
+def _example(ids: list[int], offsets: list[tuple[int, int]], special: list[int], start: int, tokenizer: Any) -> Example:
     """Learnt is what reaches past the question, and is not added by the tokenizer; the end is always learnt.
 
     The width of an offset says nothing: tokenizers that trim offsets give a token of spaces none.
     """
-    if ids and ids[-1] == end_token:
-        ids = ids[:-1]
-    reach = zip(ids, offsets, special, strict=False)
-    learnt = tuple(right > start and not added for _, (_, right), added in reach)
-    return Example((*ids, end_token), (*learnt, True))
+    learnt = [right > start and not added for (_, right), added in zip(offsets, special, strict=True)]
+    part = slice(*_inside(ids, tokenizer))
+    return Example((*ids[part], tokenizer.eos_token_id), (*learnt[part], True))

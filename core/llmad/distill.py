@@ -21,11 +21,12 @@ from llmad import rationale
 from llmad.errors import DataError, ResumeError, StorageError, UsageError
 from llmad.files import check_writable, storing, write_text
 from llmad.in_flight import as_they_come
-from llmad.journal import Journal
+from llmad.ledger import Ledger
+from llmad.prompt import Row
 from llmad.rationale import VERDICTS, Rationale, Said, Verdict
 from llmad.rows import fingerprint
 from llmad.rows import rows as rows_of
-from llmad.task import Row, Split, Task
+from llmad.task import Split, Task
 from llmad.teacher import Reply, Teacher
 
 _UNTOLD = 200  # generated rows, where neither the user nor the task says how many
@@ -114,17 +115,17 @@ def distill(
         StorageError: a file cannot be written.
         ResumeError: the journal is of another run.
     """
-    journal = Journal(output.parent / f"{output.name}.journal.jsonl")
-    _check_free(output, journal)
+    ledger = Ledger(output.parent / f"{output.name}.journal.jsonl")
+    _check_free(output, ledger)
     rationale.check(task, rows)
     teacher = hire()
     about = {"task": task.name, "rows": fingerprint(rows), "asked": rationale.ASKED, "max_new_tokens": max_new_tokens}
     identity = about | teacher.identity()
     with storing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    known = {said.row: said for said in _known(journal, identity, len(rows))}
+    known = {said.row: said for said in _known(ledger, identity, len(rows))}
     found: dict[int, Rationale] = {}
-    for said in chain(known.values(), _said(task, rows, teacher, known, journal, max_new_tokens)):
+    for said in chain(known.values(), _said(task, rows, teacher, known, ledger, max_new_tokens)):
         found[said.row] = rationale.judged(task, rows[said.row], said)
         observe(Answered(len(found), len(rows), found[said.row].verdict))
     counts = Counter(one.verdict for one in found.values())
@@ -135,39 +136,39 @@ def distill(
         hint = "--keep-wrong keeps the others too" if counts["wrong"] and not keep_wrong else "ask a stronger teacher"
         raise DataError("nothing-kept", f"no rationale of {len(rows)} is to be kept: {told}", hint)
     _write(output, kept)
-    journal.remove()
+    ledger.remove()
     return Distilled(task.name, str(identity["teacher"]), str(output), len(rows), len(known), verdicts, len(kept))
 
 
-def _check_free(output: Path, journal: Journal) -> None:
-    if os.path.lexists(output) and not journal.path.exists():
+def _check_free(output: Path, ledger: Ledger) -> None:
+    if os.path.lexists(output) and not ledger.path.exists():
         raise UsageError("output-exists", f"{output} is there already", "give another --output")
     check_writable(output.parent)
 
 
-def _known(journal: Journal, identity: Mapping[str, Any], count: int) -> Iterator[Said]:
+def _known(ledger: Ledger, identity: Mapping[str, Any], count: int) -> Iterator[Said]:
     """What an earlier run has recorded."""
-    for number, entry in enumerate(journal.open(identity), 2):
+    for number, entry in enumerate(ledger.open(identity), 2):
         try:
             said = Said(entry["row"], Reply(entry["text"], entry["finished"]), entry["second"])
             fine = 0 <= said.row < count and isinstance(said.first.text, str) and isinstance(said.second, str | None)
         except (KeyError, TypeError):
             fine = False
         if not fine:
-            reason = f"{journal.path}:{number}: no reply to a row"
+            reason = f"{ledger.path}:{number}: no reply to a row"
             raise ResumeError("broken-journal", reason, "remove the journal to begin anew")
         yield said
 
 
 def _said(
-    task: Task, rows: Sequence[Row], teacher: Teacher, known: Mapping[int, Said], journal: Journal, limit: int
+    task: Task, rows: Sequence[Row], teacher: Teacher, known: Mapping[int, Said], ledger: Ledger, limit: int
 ) -> Iterator[Said]:
     """Ask what is not known yet. A group that is known in part is asked as a whole, as it was before."""
     groups = teacher.groups([rationale.first(row) for row in rows])
     open_groups = [group for group in groups if not known.keys() >= set(group)]
     for replies in as_they_come(lambda group: _ask(task, rows, teacher, group, limit), open_groups, teacher.at_once):
         new = [said for said in replies if said.row not in known]
-        journal.add([_entry(said) for said in new])
+        ledger.add([_entry(said) for said in new])
         yield from new
 
 

@@ -1,5 +1,6 @@
 """Errors that are the user's to mend: one line (what and where), one hint (the cure), a code, an exit code."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -75,3 +76,12 @@ def nearest(name: str, known: list[str]) -> str:
     rest = sorted(set(known) - set(close))
     listing = f"there is: {', '.join(rest[:20])}{', ...' if len(rest) > 20 else ''}" if rest else ""
     return "; ".join(part for part in (f"did you mean {' or '.join(close)}?" if close else "", listing) if part)
+
+
+def together(problems: Sequence[LlmadError]) -> LlmadError:
+    """One error for several, a line each with the nearest names; the error itself where there is one."""
+    if len(problems) == 1:
+        return problems[0]
+    hints = [problem.hint.partition(";")[0] for problem in problems]  # the full lists are too long here
+    lines = [f"{problem}{f' ({hint})' if hint else ''}" for problem, hint in zip(problems, hints, strict=True)]
+    return UsageError("bad-recipe", "\n".join(lines))

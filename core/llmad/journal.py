@@ -1,78 +1,79 @@
-"""Journal: what a run has paid for so far, a line each, on the disk before the next is asked for.
+"""Journal: the answers of one model to one task as they are found, so that an evaluation goes on where it was killed.
 
-The first line says what the run is; only a run that is the same goes on with it.
+The file is `TASK.jsonl.partial`: a line that says what the answers are of, then one line a batch. It is kept until
+the whole evaluation is over.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmad.errors import ResumeError
-from llmad.files import storing
+from llmad.files import storing, write_text
+from llmad.score import Answer
 
 
-@dataclass(frozen=True)
 class Journal:
-    """A file of JSON lines."""
+    """Answers so far, by row.
 
-    path: Path
+    Args:
+        path: of the file of answers that it becomes.
+        identity: what the answers are of; a journal of something else is begun anew.
 
-    def open(self, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Begin the journal, or go on with it: the entries so far, without a last line that was torn.
+    Raises:
+        StorageError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        self.partial = path.with_name(f"{path.name}.partial")
+        self.answers: dict[int, Answer] = {}
+        self.seconds = 0.0
+        with storing(self.partial):
+            lines = self._lines(identity)
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.partial, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        for line in lines[1:]:
+            self._take([Answer(**answer) for answer in line["answers"]], line["seconds"])
+
+    def add(self, answers: Sequence[Answer], seconds: float) -> None:
+        """Keep a batch's answers, and the seconds that they took.
 
         Raises:
-            ResumeError: it is of another run, or no journal.
-            StorageError: it cannot be read or written.
+            StorageError: they cannot be written.
         """
-        with storing(self.path):
-            text = self.path.read_bytes() if self.path.exists() else b""
-            whole = text[: text.rfind(b"\n") + 1]
-            if len(whole) < len(text):
-                os.truncate(self.path, len(whole))
-        if not whole:
-            self.add([identity])
-            return []
-        known, *entries = [self._entry(line, number) for number, line in enumerate(whole.splitlines(), 1)]
-        self._compare(known, identity)
-        return entries
+        self._take(answers, seconds)
+        entry = {"seconds": seconds, "answers": [answer.describe() for answer in answers]}
+        with storing(self.partial), self.partial.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write entries and wait until the disk has them.
+    def ordered(self) -> list[Answer]:
+        """The answers in the order of the rows."""
+        return [self.answers[index] for index in sorted(self.answers)]
+
+    def close(self, folders: Sequence[Path]) -> None:
+        """Write the file of answers to each folder, one JSON line each, and take the journal away.
 
         Raises:
             StorageError: it cannot be written.
         """
-        with storing(self.path), self.path.open("ab") as stream:
-            stream.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        lines = [json.dumps(answer.describe(), ensure_ascii=False) + "\n" for answer in self.ordered()]
+        for folder in folders:
+            with storing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / self.path.name, "".join(lines))
+        with storing(self.partial):
+            self.partial.unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Its work is done.
+    def _take(self, answers: Sequence[Answer], seconds: float) -> None:
+        self.answers.update((answer.index, answer) for answer in answers)
+        self.seconds += seconds
 
-        Raises:
-            StorageError: it cannot be removed.
-        """
-        with storing(self.path):
-            self.path.unlink()
-
-    def _entry(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        if not isinstance(entry, dict):
-            raise ResumeError(
-                "broken-journal", f"{self.path}:{number}: no line of a journal", "remove it to begin anew"
-            )
-        return entry
-
-    def _compare(self, known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        names = [name for name in {**known, **identity} if known.get(name) != identity.get(name)]
-        if names:
-            then = ", ".join(f"{name} {known.get(name)}, now {identity.get(name)}" for name in names)
-            hint = "give what was given then, choose another --output, or remove the journal to begin anew"
-            raise ResumeError("other-run", f"{self.path} is of another run: {then}", hint)
+    def _lines(self, identity: str) -> list[dict[str, Any]]:
+        """What was written before, without a last line that a kill left half written."""
+        head = {"identity": identity}
+        if not self.partial.exists():
+            return [head]
+        whole, _, _ = self.partial.read_text(encoding="utf-8").rpartition("\n")
+        lines: list[dict[str, Any]] = [json.loads(line) for line in whole.split("\n") if line]
+        return lines if lines[:1] == [head] else [head]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from llmad import placement, pretrained
-from llmad.data import pad_token
-from llmad.errors import DataError
+from llmad.data import pad_token, token_ids
+from llmad.errors import DataError, ModelError
 from llmad.fingerprint import fingerprint
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
@@ -68,11 +68,14 @@ class LocalTeacher:
 
     def _ids(self, dialogue: Dialogue) -> list[int]:
         tokenizer = self.base.tokenizer
-        if tokenizer.chat_template:
+        if not tokenizer.chat_template:
+            return token_ids(tokenizer, [_text(dialogue)])[0]
+        try:
             text = tokenizer.apply_chat_template(messages(dialogue), tokenize=False, add_generation_prompt=True)
-            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        ids = list(tokenizer(_text(dialogue))["input_ids"])
-        return ids[:-1] if ids[-1] in self.ends else ids
+        except Exception as error:  # a template raises what it likes
+            reason = f"{self.base.name}: the chat template: {' '.join(str(error).split())[:300]}"
+            raise ModelError("bad-template", reason) from None
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _limit(self, codes: Sequence[Sequence[int]], wanted: int) -> int:
         """How many tokens may follow the longest question."""

@@ -10,7 +10,8 @@ from hashlib import sha256
 from typing import Literal
 
 from llmad.errors import DataError
-from llmad.task import Row, Task
+from llmad.prompt import Row
+from llmad.task import Task
 from llmad.teacher import Dialogue, Reply
 
 Verdict = Literal["right", "wrong", "no answer", "cut off"]

@@ -25,7 +25,8 @@ from pydantic import (
     field_validator,
 )
 
-from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest
+from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest, together
+from llmad.prompting import Choice
 from llmad.quantizer import UNQUANTISED
 from llmad.registry import parse_quantizer, parse_spec, registry
 from llmad.source import find
@@ -47,6 +48,8 @@ class Recipe(BaseModel):
         task: the task, which brings the prompt and reads the answers.
         data: a file of rows, or a folder that holds the task's file; None for a task that makes its own.
         output_dir: the run directory; a free name under `runs` where None.
+        prompt: how a row becomes text: `task` as the task says, `verbatim` as it stands, `chat` in the tokenizer's chat
+            template, `paper` as in the paper's scripts; what the rows' layout calls for where None.
         seed: fixes adapter weights, order of rows and dropout.
         max_length: longest row in tokens; longer rows are left out, and counted.
         train_on_prompt: learn to write the question too, and not the answer alone.
@@ -80,6 +83,7 @@ class Recipe(BaseModel):
     task: str
     data: str | None = None
     output_dir: str | None = None
+    prompt: Choice | None = None
     seed: int = Field(0, ge=0)
     max_length: PositiveInt = 512
     train_on_prompt: bool = False
@@ -161,7 +165,7 @@ def load(layers: Sequence[Layer]) -> Recipe:
     problems += _unknown_names(values)
     missing = _missing_data(values)
     if problems or recipe is None:
-        raise _all(problems + missing)
+        raise together(problems + missing)
     if missing:
         raise missing[0]
     return recipe
@@ -259,13 +263,3 @@ def _missing_data(values: Mapping[str, Any]) -> list[LlmadError]:
         if not os.path.exists(str(folder)):  # noqa: PTH110
             missing.append(ModelError("no-adapter", f"frozen: {name}: {folder} is no adapter directory"))
     return missing
-
-
-def _all(problems: Sequence[LlmadError]) -> LlmadError:
-    if len(problems) == 1:
-        return problems[0]
-    hints = [
-        problem.hint.partition(";")[0] for problem in problems
-    ]  # the nearest names; the full list is too long here
-    lines = [f"{problem}{f' ({hint})' if hint else ''}" for problem, hint in zip(problems, hints, strict=True)]
-    return UsageError("bad-recipe", "\n".join(lines))

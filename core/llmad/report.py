@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmad.evaluate import Score
 from llmad.files import replace, write_text
+from llmad.score import Score
 
 
 def plot_loss(metrics: Sequence[dict[str, Any]], path: Path) -> None:
@@ -35,9 +35,13 @@ def write_card(path: Path, recipe: dict[str, Any], facts: Sequence[tuple[str, st
     lines += [f"A `{recipe['adapter']}` adapter for the task `{recipe['task']}`, trained with llmad.", ""]
     lines += ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts), ""]
     if scores:
-        lines += ["| | task | rows | accuracy | no answer |", "|---|---|---|---|---|"]
         lines += [
-            f"| {name} | {score.task} | {score.n} | {score.accuracy:.1%} | {score.unparsed} |"
+            "| | task | rows | accuracy | 95 % interval | majority | no answer |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {name} | {score.task} | {score.n} | {score.accuracy:.1%} | {score.interval[0]:.1%} to "
+            f"{score.interval[1]:.1%} | {score.majority:.1%} | {score.unparsed} |"
             for name, score in scores.items()
         ]
         lines += [""]

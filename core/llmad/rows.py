@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llmad.errors import DataError, nearest
-from llmad.task import Row, Split, Task
+from llmad.prompt import Row
+from llmad.task import Split, Task
 
 _NEEDED = {"train": ("instruction", "output"), "test": ("instruction", "answer")}
 _NEVER_EMPTY = {"train": ("instruction",), "test": ("instruction", "answer")}

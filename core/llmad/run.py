@@ -1,7 +1,7 @@
 """A training run from end to end. Reads top to bottom as the way of the data; an observer is told what happens."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from llmad import adapter_dir, checkpoint, data, placement, pretrained, report, rows, run_dir, train
-from llmad.attachment import attach, disabled, parameters, state
+from llmad import adapter_dir, checkpoint, data, placement, pretrained, prompting, report, rows, run_dir, train
+from llmad.asking import Scoring, Sheet, ask, check_changes, digest
+from llmad.attachment import attach, parameters, state
 from llmad.errors import ResumeError, UsageError
-from llmad.evaluate import Score
+from llmad.exam import Exam, manner
+from llmad.fingerprint import fingerprint
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
+from llmad.prompt import Prompt, Row
 from llmad.quantization import quantization
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
-from llmad.scoring import SCORES, Questions, Scoring, ask, record
-from llmad.task import Row, Task
+from llmad.score import Score
+from llmad.scoring import adapter_hash
+from llmad.task import Task
 
 # What may differ between a run and its continuation: how long it goes on, where, and what is only looked at.
 _MAY_CHANGE = {"output_dir", "max_steps", "num_train_epochs", "logging_steps", "save_steps", "save_total_limit",
@@ -74,6 +78,7 @@ class _Setup:
     found: checkpoint.Found | None
     device: Accelerator
     base: pretrained.Pretrained
+    prompt: Prompt
     built_on: list[str]
     encoded: data.Encoded
     schedule: train.Schedule
@@ -149,11 +154,12 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     if found:
         checkpoint.restore(adam, scaler, found.path)
 
-    encoded = data.encode(examples, task.prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
+    prompt = prompting.choose(recipe.prompt or "task", task, base.tokenizer)
+    encoded = data.encode(examples, prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
     lengths = tuple(len(example.ids) for example in encoded.examples)
     schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
     return _Setup(
-        recipe, task, run, examples, test_rows, found, device, base, built_on, encoded, schedule, adam, scaler
+        recipe, task, run, examples, test_rows, found, device, base, prompt, built_on, encoded, schedule, adam, scaler
     )
 
 
@@ -215,12 +221,10 @@ def _save_adapter(own: _Setup, path: Path) -> None:
 
 def _about(own: _Setup) -> dict[str, Any]:
     """What the adapter directory records beyond the adapter."""
-    prompt = own.task.prompt
     return {
         "backbone": own.recipe.backbone,
         "task": own.task.name,
-        "prompt": asdict(prompt),
-        "prompt_fingerprint": prompt.fingerprint(),
+        **prompting.record(own.prompt),
         "recipe": own.recipe.model_dump(mode="json"),
     }
 
@@ -235,8 +239,8 @@ def _prepared(own: _Setup) -> Prepared:
         empty=sum(not row["output"].strip() for row in own.rows),
         tokens=encoded.tokens,
         trained_tokens=encoded.trained_tokens,
-        question=own.task.prompt.ask(first),
-        answer=own.task.prompt.answer(first),
+        question=own.prompt.ask(first),
+        answer=own.prompt.answer(first),
         end=own.base.tokenizer.eos_token,
         steps=own.schedule.steps,
         done=own.done,
@@ -265,12 +269,15 @@ def _facts(own: _Setup) -> list[tuple[str, str]]:
 
 
 def _score_both(own: _Setup, observe: Observe) -> dict[str, Score]:
-    """The base first, then the adapter, on the same rows with the same prompt."""
-    task, base, place = own.task, own.base, own.run.evaluation
-    asked = Questions(task, own.test_rows, task.prompt, "strict", own.recipe.per_device_eval_batch_size)
-    with disabled(base.model):
-        before = ask(base, asked, "base", place / f"base-{task.name}.jsonl", observe)
-    scores = {"base": before, "adapter": ask(base, asked, "adapter", place / f"{task.name}.jsonl", observe)}
-    for who, found in scores.items():
-        record(place / SCORES, who, asked.protocol, found)
-    return scores
+    """The base and the adapter on the same rows with the same prompt."""
+    task, base = own.task, own.base
+    asked = manner(Exam(), task)
+    hashes = {"base": digest(fingerprint(base.model)), "data": rows.fingerprint(own.test_rows)}
+    stack = tuple("+".join(stage.names) for stage in state(base.model).active)
+    sheets = [
+        Sheet(who, label, task, own.test_rows, own.prompt, asked, (own.run.evaluation,), {**hashes, "adapter": adapter})
+        for who, label, adapter in [((), "base", None), (stack, "adapter", adapter_hash(own.run.adapter))]
+    ]
+    check_changes(base, sheets[1])
+    results = ask(base, sheets, own.recipe.per_device_eval_batch_size, observe, mix=False)
+    return {result.sheet.label: result.score for result in results}

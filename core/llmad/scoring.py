@@ -1,64 +1,72 @@
 """Scoring of trained adapters: directories in, scores and answer files out, on one loaded base."""
 
-import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from llmad import adapter_dir, pretrained, rows
-from llmad.attachment import detach, state
-from llmad.errors import ModelError
-from llmad.evaluate import Answer, Score, score
-from llmad.files import check_writable, storing, write_json, write_text
+from llmad import adapter_dir, pretrained, prompting, rows
+from llmad.asking import Result, Sheet, ask, check_changes, digest
+from llmad.attachment import detach, per_row, state
+from llmad.errors import LlmadWarning, ModelError, UsageError
+from llmad.evaluate import check_answers
+from llmad.exam import Exam, manner
+from llmad.files import check_writable
+from llmad.fingerprint import fingerprint
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
+from llmad.prompt import Prompt, Row
 from llmad.quantization import quantization
-from llmad.recipe import DeviceMap
 from llmad.registry import registry
-from llmad.task import Prompt, Row, Task
+from llmad.task import Task
 from llmad.train import accelerator
 
-
-@dataclass(frozen=True)
-class Scoring:
-    """Evaluation has come to this answer; `who` is `base` or the adapter."""
-
-    who: str
-    task: str
-    rows: int
-    answer: Answer
-
-
-Observe = Callable[[Any], None]
-SCORES = "scores.json"
+_GENERATED = 200  # rows of a task that makes its own
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What to ask a model, and how."""
+class Candidate:
+    """An adapter that is to be scored.
 
-    task: Task
-    rows: list[Row]
-    prompt: Prompt
-    protocol: str
-    batch_size: int
+    Attributes:
+        label: the directory as it was given.
+        folder: the adapter's directory.
+        about: what its `llmad.json` says.
+        prompt: the one that it was trained with; None where its directory does not say.
+        tasks: what it is asked.
+        place: where its answers go.
+    """
+
+    label: str
+    folder: Path
+    about: dict[str, Any]
+    prompt: Prompt | None
+    tasks: tuple[Task, ...]
+    place: Path
+
+    @property
+    def alone(self) -> bool:
+        """Whether it brings adapters of its own, under names that may be taken."""
+        return bool(self.about.get("built_on"))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_adapters` found: one score a task and adapter."""
+    """What `evaluate_adapters` found: one result a task and model, the adapters' first."""
 
     backbone: str
     quantization: str | None
     protocol: str
-    scores: list[tuple[str, Score]]
+    results: list[Result]
 
     def describe(self) -> dict[str, Any]:
         """The scores as plain data, for JSON."""
-        names = list(dict.fromkeys(name for name, _ in self.scores))
+        names = list(dict.fromkeys(result.sheet.label for result in self.results if result.sheet.who))
         return {
-            "results": [{**result.describe(), "adapter": name} for name, result in self.scores],
+            "results": [{"adapter": result.sheet.label, **result.describe()} for result in self.results],
             "adapter": names[0] if len(names) == 1 else names,
             "backbone": self.backbone,
             "quantization": self.quantization,
@@ -67,92 +75,132 @@ class Evaluation:
 
 
 @enough_memory("lower --batch-size")
-def evaluate_adapters(
-    folders: Sequence[Path],
-    observe: Observe,
-    backbone: str | None = None,
-    tasks: Sequence[str] = (),
-    source: str | None = None,
-    protocol: str = "strict",
-    limit: int | None = None,
-    output: Path | None = None,
-    batch_size: int = 64,
-    device_map: DeviceMap = None,
-    quantize: str | None = None,
-) -> Evaluation:
-    """Score adapters on tasks, each with the prompt that it was trained with, on one loaded base.
+def evaluate_adapters(folders: Sequence[Path], exam: Exam, observe: Callable[[Any], None]) -> Evaluation:
+    """Score adapters on tasks, each with the prompt that it was trained with, on one loaded base, and the base too.
 
     Args:
         folders: run directories or adapter directories.
+        exam: what to ask, and how.
         observe: is told of every answer.
-        backbone: the base; the one recorded with the adapters where None.
-        tasks: names of tasks; the one that the adapter was trained on where empty.
-        source: a file of rows, or a folder that holds the tasks' files.
-        protocol: `strict` or `paper`.
-        limit: at most so many rows a task.
-        output: where answers and scores go, with a folder for each of several adapters; `evaluation` in each run
-            directory where None.
-        batch_size: rows generated at once.
-        device_map: where the base's parts go; all on one device where None.
-        quantize: the quantizer of the base's linear maps, or `none`; as recorded with the adapters where None.
 
     Raises:
-        LlmadError: of every kind.
+        LlmadError: of every kind; what is wrong with directories and rows is told before the base is loaded.
     """
+    candidates = _candidates(folders, exam)
+    chosen = {task.name: _rows(task, exam) for candidate in candidates for task in candidate.tasks}
+    for candidate in candidates:
+        check_writable(candidate.place)
+    abouts = [candidate.about for candidate in candidates]
+    name = pretrained.one_backbone(exam.backbone, abouts)
+    dtype = exam.dtype or pretrained.common_dtype(abouts)
+    how = pretrained.common_quantization(name, abouts, exam.quantize)
+    base = pretrained.load(name, dtype, accelerator().device, exam.device_map, quantize=how)
+    of_base = digest(fingerprint(base.model))
+
+    results: list[Result] = []
+    missing = _base_sheets(base, candidates, chosen, exam, of_base) if exam.base else []
+    for group in _groups(candidates):
+        with _attached(base, group) as names:
+            sheets = [
+                _sheet(base, candidate, who, task, chosen[task.name], exam, of_base)
+                for candidate, who in zip(group, names, strict=True)
+                for task in candidate.tasks
+            ]
+            for sheet in {sheet.who: sheet for sheet in sheets}.values():
+                check_changes(base, sheet)
+            results += ask(base, [*missing, *sheets], exam.batch_size, observe, _mixable(base, names))
+            missing = []
+    results.sort(key=lambda result: not result.sheet.who)
+    return Evaluation(name, quantization(base.model), exam.protocol, results)
+
+
+def adapter_hash(folder: Path) -> str:
+    """A short sum of an adapter directory's config and weights."""
+    files = (folder / name for name in (adapter_dir.CONFIG, adapter_dir.WEIGHTS))
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files if file.is_file())).hexdigest()[:16]
+
+
+def _candidates(folders: Sequence[Path], exam: Exam) -> list[Candidate]:
     adapters = {str(folder): adapter_dir.run_adapter(folder) for folder in folders}
-    abouts = {name: adapter_dir.read_about(folder) for name, folder in adapters.items()}
-    name = pretrained.one_backbone(backbone, abouts.values())
-    how = pretrained.common_quantization(name, abouts.values(), quantize)
-    work = {
-        who: [
-            (task, _rows(task, source, limit), _prompt(about, task, adapters[who]))
-            for task in _tasks(tasks, about, who)
-        ]
-        for who, about in abouts.items()
-    }
-    places = _places(adapters, output)
-    for place in places.values():
-        check_writable(place)
-    dtype = pretrained.common_dtype(abouts.values())
-    base = pretrained.load(name, dtype, accelerator().device, device_map, quantize=how)
-    scores: list[tuple[str, Score]] = []
-    for who, folder in adapters.items():
-        adapter_dir.load(base.model, folder)
-        for task, chosen, prompt in work[who]:
-            asked = Questions(task, chosen, prompt, protocol, batch_size)
-            found = ask(base, asked, who, places[who] / f"{task.name}.jsonl", observe)
-            record(places[who] / SCORES, "adapter", protocol, found)
-            scores.append((who, found))
+    places = _places(adapters, Path(exam.output) if exam.output else None)
+    return [_candidate(label, folder, places[label], exam) for label, folder in adapters.items()]
+
+
+def _candidate(label: str, folder: Path, place: Path, exam: Exam) -> Candidate:
+    about = adapter_dir.read_about(folder)
+    own = None if exam.prompt else prompting.recorded(about, folder / adapter_dir.ABOUT)
+    if own is None and exam.prompt is None:
+        reason = f"{label} does not say which prompt it was trained with; it is asked with the task's"
+        warnings.warn(reason, LlmadWarning, stacklevel=2)
+    return Candidate(label, folder, about, own, _tasks(exam, about, label), place)
+
+
+def _groups(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Adapters that are attached at the same time: all but those that bring their own."""
+    together = [candidate for candidate in candidates if not candidate.alone]
+    return [*([together] if together else []), *([candidate] for candidate in candidates if candidate.alone)]
+
+
+@contextmanager
+def _attached(base: Pretrained, group: Sequence[Candidate]) -> Iterator[list[tuple[str, ...]]]:
+    """The group's adapters on the base; yields the stack of each."""
+    names: list[tuple[str, ...]] = []
+    try:
+        for number, candidate in enumerate(group):
+            before = list(state(base.model).adapters)
+            adapter_dir.load(base.model, candidate.folder, f"adapter-{number}")
+            names.append(_acting(base, before))
+        yield names
+    finally:
         for attached in reversed(list(state(base.model).adapters)):
             detach(base.model, attached)
-    return Evaluation(name, quantization(base.model), protocol, scores)
 
 
-def record(path: Path, who: str, protocol: str, found: Score) -> None:
-    """Put a score into the list of a folder's scores, in place of an earlier one of the same kind."""
-    entry = {"who": who, "protocol": protocol, **found.describe()}
-    kept = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.exists() else []
-    same = ("who", "protocol", "task")
-    others = [score for score in kept if [score[key] for key in same] != [entry[key] for key in same]]
-    write_json(path, {"scores": [*others, entry]})
+def _acting(base: Pretrained, before: Sequence[str]) -> tuple[str, ...]:
+    """The stack that loading made active, without those that another loading did."""
+    stages = state(base.model).active
+    return tuple("+".join(stage.names) for stage in stages if not set(stage.names) & set(before))
 
 
-def ask(base: Pretrained, asked: Questions, who: str, path: Path, observe: Observe) -> Score:
-    """Score the model as it stands, and write one JSON line an answer."""
-    found, answers = score(
-        base.model,
-        base.tokenizer,
-        asked.task,
-        asked.rows,
-        asked.prompt,
-        asked.protocol,
-        asked.batch_size,
-        lambda answer: observe(Scoring(who, asked.task.name, len(asked.rows), answer)),
-    )
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(answer.describe(), ensure_ascii=False) + "\n" for answer in answers))
-    return found
+def _mixable(base: Pretrained, names: Sequence[tuple[str, ...]]) -> bool:
+    """Whether rows of one batch may have different adapters."""
+    try:
+        per_row(base.model, [(), *names])
+    except UsageError:
+        return False
+    return True
+
+
+def _sheet(
+    base: Pretrained, candidate: Candidate, who: tuple[str, ...], task: Task, chosen: list[Row], exam: Exam, of: str
+) -> Sheet:
+    prompt = _prompt(candidate, task, exam, base.tokenizer)
+    hashes = {"base": of, "adapter": adapter_hash(candidate.folder), "data": rows.fingerprint(chosen)}
+    return Sheet(who, candidate.label, task, chosen, prompt, manner(exam, task), (candidate.place,), hashes)
+
+
+def _base_sheets(
+    base: Pretrained, candidates: Sequence[Candidate], chosen: Mapping[str, list[Row]], exam: Exam, of: str
+) -> list[Sheet]:
+    """What the base is asked: each task once for each prompt of an adapter."""
+    places: dict[tuple[str, str], tuple[Task, Prompt, list[Path]]] = {}
+    for candidate in candidates:
+        for task in candidate.tasks:
+            prompt = _prompt(candidate, task, exam, base.tokenizer)
+            places.setdefault((task.name, prompt.fingerprint()), (task, prompt, []))[2].append(candidate.place)
+    return [
+        Sheet(
+            who=(),
+            label="base",
+            task=task,
+            rows=chosen[task.name],
+            prompt=prompt,
+            manner=manner(exam, task),
+            places=tuple(dict.fromkeys(folders)),
+            hashes={"base": of, "adapter": None, "data": rows.fingerprint(chosen[task.name])},
+        )
+        for task, prompt, folders in places.values()
+    ]
 
 
 def _run_of(folder: Path) -> Path:
@@ -170,19 +218,22 @@ def _places(adapters: dict[str, Path], output: Path | None) -> dict[str, Path]:
     return {who: output / name for who, name in zip(adapters, alone, strict=True)}
 
 
-def _prompt(about: dict[str, Any], task: Task, folder: Path) -> Prompt:
-    """The prompt that the adapter was trained with; the task's own where it says none."""
-    try:
-        return Prompt(**about["prompt"]) if about.get("prompt") else task.prompt
-    except TypeError:
-        raise ModelError("broken-adapter", f"{folder / adapter_dir.ABOUT}: 'prompt' is no prompt") from None
+def _prompt(candidate: Candidate, task: Task, exam: Exam, tokenizer: Any) -> Prompt:
+    """The one that was asked for, or the adapter's own; the task's where it says none."""
+    if exam.prompt:
+        return prompting.choose(exam.prompt, task, tokenizer)
+    if exam.protocol == "paper" and task.released:
+        return task.released.asked
+    return candidate.prompt or task.prompt
 
 
-def _tasks(names: Sequence[str], about: dict[str, Any], who: str) -> list[Task]:
-    if not names and "task" not in about:
-        raise ModelError("no-task", f"{who} does not say which task it was trained on", "give --task")
-    return [registry().task(name) for name in names or [about["task"]]]
+def _tasks(exam: Exam, about: dict[str, Any], label: str) -> tuple[Task, ...]:
+    if not exam.task and "task" not in about:
+        raise ModelError("no-task", f"{label} does not say which task it was trained on", "give --task")
+    return tuple(registry().task(name) for name in exam.task or [about["task"]])
 
 
-def _rows(task: Task, source: str | None, limit: int | None) -> list[Row]:
-    return rows.rows(task, "test", source, limit or 200, 0)[:limit]
+def _rows(task: Task, exam: Exam) -> list[Row]:
+    found = rows.rows(task, "test", exam.data, exam.limit or _GENERATED, exam.seed)[: exam.limit]
+    check_answers(task, found)
+    return found

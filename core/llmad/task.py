@@ -1,43 +1,13 @@
-"""Task: what is asked, how an answer is read, and when it is right. Prompt: the one form of the question."""
+"""Task: what is asked, how an answer is read, and when it is right."""
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from llmad.errors import DataError
+from llmad.prompt import Prompt
 
-Row = Mapping[str, str]
 Split = Literal["train", "test"]
-PROTOCOLS = ("strict", "paper")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """How a row becomes text, in training, scoring and chat alike.
-
-    `question` has `{instruction}`; `question_with_input`, used where a row's `input` is not empty, also `{input}`.
-    The answer follows as it stands in the row's `output`, stripped, after `lead`.
-    """
-
-    question: str
-    question_with_input: str = ""
-    lead: str = ""
-
-    def ask(self, row: Row) -> str:
-        """The text that the model is given."""
-        template = self.question_with_input if row.get("input") and self.question_with_input else self.question
-        return re.sub(r"\{(input|instruction)\}", lambda place: row.get(place[1], ""), template)  # in one pass
-
-    def answer(self, row: Row) -> str:
-        """The text that the model is to write, without the end-of-sequence token."""
-        return self.lead + row["output"].strip()
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the prompt's parts: two prompts with the same fingerprint are the same."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 class Judge(Protocol):

@@ -18,8 +18,8 @@ def run(trained, place):
 def test_a_table_for_people(llmad, run):
     done = llmad("evaluate", run, "--limit", 2)
     assert done.code == 0, done.err
-    adapter, task, rows, *_ = done.out.splitlines()[0].split("\t")
-    assert (adapter, task, rows) == ("run", "arithmetic", "2")
+    table = [line.split("\t")[:3] for line in done.out.splitlines()[:2]]
+    assert table == [["base", "arithmetic", "2"], ["run", "arithmetic", "2"]]
     assert "run: arithmetic: " in done.err
 
 
@@ -27,9 +27,10 @@ def test_json_for_machines_and_nothing_else(llmad, run, folder):
     done = llmad("evaluate", run, "--limit", 2, "--json", "--protocol", "paper")
     found = json.loads(done.out)
     assert (found["adapter"], found["backbone"], found["protocol"]) == ("run", folder, "paper")
-    (row,) = found["results"]
-    assert row.keys() == {"adapter", "task", "n", "correct", "accuracy", "unparsed", "seconds"}
-    assert row["n"] == 2
+    row, base = found["results"]
+    assert (row["adapter"], base["adapter"], row["n"], base["n"]) == ("run", "base", 2, 2)
+    assert row.keys() >= {"task", "correct", "accuracy", "interval", "majority", "unparsed", "seconds", "hashes"}
+    assert row["hashes"] == {**base["hashes"], "adapter": row["hashes"]["adapter"]}
 
 
 def test_several_adapters_tasks_and_a_folder_of_data(llmad, run, place):
@@ -41,8 +42,9 @@ def test_several_adapters_tasks_and_a_folder_of_data(llmad, run, place):
     done = llmad("evaluate", "run", "other", *words)
     assert done.code == 0, done.err
     pairs = [(row["adapter"], row["task"], row["n"]) for row in json.loads(done.out)["results"]]
-    assert pairs == [("run", "svamp", 1), ("run", "addsub", 1), ("other", "svamp", 1), ("other", "addsub", 1)]
-    assert len(list((place / "out").rglob("*.jsonl"))) == 4
+    whos = ("run", "other", "base")
+    assert pairs == [(who, task, 1) for who in whos for task in ("svamp", "addsub")]
+    assert len(list((place / "out").rglob("*.jsonl"))) == 8  # the base's answers lie beside each adapter's
 
 
 def test_a_folder_that_is_no_adapter_is_refused(refused, place):

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from llmad.evaluate import Answer, Score
+from llmad.asking import Scoring
 from llmad.plan import Plan
 from llmad.recipe import Recipe
 from llmad.run import Finished, Prepared
-from llmad.scoring import Scoring
+from llmad.score import Answer
 from llmad.train import Step
 from llmad_cli import progress
 from llmad_cli.progress import ScoringView, TrainingView
+from tests.answers import scored
 
 STEP = Step(1, 4, 0.25, 1.5, 1e-3, 0.1, 100, 50, 2.0)
 ANSWER = Answer("arithmetic", 0, "1?", "1", "1", "1", True, 1)
@@ -84,9 +85,12 @@ def test_the_trained_tokens_are_coloured_on_a_terminal(terminal):
 
 
 def test_the_end_is_a_table_of_scores_and_a_place(capsys):
-    score = Score("arithmetic", 200, 100, 0.5, 3, 1.0)
+    score = scored(200, 100)
     TrainingView().observe(Finished(Path("runs/[bold]"), {"base": score}))
-    assert capsys.readouterr().out == "base\tarithmetic\t200\t50.0%\t3\nrun directory: runs/[bold]\n"
+    assert (
+        capsys.readouterr().out
+        == "base\tarithmetic\t200\t100\t50.0%\t43.1% to 56.9%\t50.0%\t0\nrun directory: runs/[bold]\n"
+    )
 
 
 def test_passed_over_checkpoints_are_warned_of(capsys):

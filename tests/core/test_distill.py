@@ -160,7 +160,7 @@ def test_a_group_that_is_known_in_part_is_asked_whole_and_recorded_once(output):
 
 def test_a_run_stopped_between_the_file_and_the_journals_end_goes_on(output, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr("llmad.journal.Journal.remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr("llmad.ledger.Ledger.remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(output)
     assert output.exists()

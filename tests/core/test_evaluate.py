@@ -10,7 +10,7 @@ import torch
 import llmad
 from llmad import pretrained
 from llmad.errors import DataError
-from llmad.evaluate import score, tally
+from llmad.evaluate import score
 from llmad.registry import registry
 
 
@@ -94,16 +94,3 @@ def test_a_right_answer_that_cannot_be_read_is_refused_before_anything_is_genera
     wrong = [rows[0], {**rows[1], "answer": "seven"}]
     with pytest.raises(DataError, match=r"task arithmetic, row 2: .*seven"):
         score(None, None, task, wrong, task.prompt)
-
-
-def test_a_tally_counts(base, task, rows):
-    _, answers = score(base.model, base.tokenizer, task, rows[:2], task.prompt)
-    made = [replace(answers[0], correct=True, prediction="1"), replace(answers[1], correct=False, prediction=None)]
-    found = tally("arithmetic", made, 1.23456)
-    assert found.describe() == {
-        "task": "arithmetic", "n": 2, "correct": 1, "accuracy": 0.5, "unparsed": 1, "seconds": 1.235,
-    }  # fmt: skip
-
-
-def test_no_rows_are_no_accuracy():
-    assert tally("t", [], 0.0).accuracy == 0.0

@@ -49,6 +49,12 @@ def test_a_chat_template_is_used(chatty):
     assert asked(chatty, ("Q: ?", "so", "Then")) == "<user>Q: ?<assistant>so<user>Then<reply>"
 
 
+def test_a_template_that_cannot_be_rendered_is_told(chatty):
+    chatty.base.tokenizer.chat_template = "{{ raise_exception('roles\nmust alternate') }}"
+    with pytest.raises(ModelError, match="the chat template: roles must alternate"):
+        chatty.reply([("?",)], 3)
+
+
 def test_a_batch_says_the_same_again_and_what_rows_say_alone(teacher):
     replies = teacher.reply(DIALOGUES, 20)
     assert replies == teacher.reply(DIALOGUES, 20)

@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 import llmad
 from llmad import ModelError, UsageError, placement, pretrained
+from llmad.asking import Scoring
 from llmad.attachment import attached
+from llmad.exam import Exam
 from llmad.fingerprint import fingerprint
 from llmad.run import train_adapter
-from llmad.scoring import Scoring, evaluate_adapters
+from llmad.scoring import evaluate_adapters
 
 METHODS = [
     "lora", "dora", "ia3", "series", "parallel", "compacter", "invertible", "loreft", "prompt[num_virtual_tokens=3]",
@@ -322,7 +324,7 @@ def test_a_run_trains_scores_and_records_on_a_mapped_base(told, few_rows, tmp_pa
     written = [(run / "adapter" / "adapter_model.safetensors").read_bytes() for run in (plain, mapped)]
     assert torch.cuda.is_available() or written[0] == written[1]
     for device_map in (None, DISK):
-        found = evaluate_adapters([mapped], seen.append, source=few_rows, limit=2, device_map=device_map)
+        found = evaluate_adapters([mapped], Exam(data=few_rows, limit=2, device_map=device_map), seen.append)
         assert found.scores[0][1].n == 2
     answers = [event.answer.output_pred for event in seen if isinstance(event, Scoring)]
     assert answers[:2] == answers[2:]

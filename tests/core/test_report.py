@@ -3,8 +3,8 @@
 import pytest
 
 from llmad.errors import StorageError
-from llmad.evaluate import Score
 from llmad.report import plot_loss, write_card
+from tests.answers import scored
 
 RECIPE = {"backbone": "abacus", "adapter": "lora[r=4]", "task": "arithmetic"}
 METRICS = [{"step": step, "loss": 1 / step} for step in range(1, 9)]
@@ -23,12 +23,12 @@ def test_a_plot_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_the_card_says_what_was_trained_and_what_came_out(tmp_path):
-    scores = {"base": Score("arithmetic", 200, 10, 0.05, 3, 1.0), "adapter": Score("arithmetic", 200, 180, 0.9, 0, 1.0)}
+    scores = {"base": scored(200, 10), "adapter": scored(200, 180)}
     write_card(tmp_path / "README.md", RECIPE, [("rows", "6,000")], scores)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: llmad\nbase_model: abacus\n---\n\n# lora[r=4] on abacus\n")
     assert "| rows | 6,000 |" in card
-    assert "| adapter | arithmetic | 200 | 90.0% | 0 |" in card
+    assert "| adapter | arithmetic | 200 | 90.0% | 85.1% to 93.4% | 50.0% | 0 |" in card
 
 
 def test_a_card_without_scores_has_no_table_of_them(tmp_path):

@@ -8,10 +8,10 @@ import torch
 
 import llmad
 from llmad import pretrained, run, train
+from llmad.asking import Scoring
 from llmad.attachment import state
 from llmad.errors import DivergedError, OutOfMemoryError, ResumeError, StorageError, UsageError
 from llmad.run import Finished, Prepared, train_adapter
-from llmad.scoring import Scoring
 from llmad.train import Step
 
 DROPOUT = "lora[dropout=0.3]"
