@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from llmad.errors import UsageError
 
+HOTTEST = 2.0  # temperature; the most that endpoints take
+LONGEST = 86400.0  # seconds
 Dialogue = tuple[str, ...]
 """What was said so far: the asker's words, the teacher's, in turns; the asker's are first and last."""
 
@@ -72,6 +74,8 @@ def hire(
         UsageError: it cannot be meant so.
         ModelError: the local model is broken.
     """
+    if not 0 <= temperature <= HOTTEST or not 0 < timeout <= LONGEST:  # which no comparison with NaN is
+        raise UsageError("bad-value", f"temperature {temperature:g} and timeout {timeout:g} s: one cannot be meant so")
     if "://" in name:
         from llmad.endpoint import endpoint
 

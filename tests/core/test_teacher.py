@@ -42,3 +42,11 @@ def test_a_name_that_is_none_is_refused():
 
 def test_turns_of_a_chat():
     assert [turn["role"] for turn in messages(("a", "b", "c"))] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": float("nan")}, {"timeout": float("nan")}, {"timeout": float("inf")}]
+)
+def test_what_is_no_number_to_work_with_is_refused(options):
+    with pytest.raises(UsageError, match="one cannot be meant so"):
+        hire("https://host/v1", "m", **options)
