@@ -9,8 +9,9 @@ import torch
 
 from llmad import placement, pretrained
 from llmad.data import pad_token, token_ids
-from llmad.errors import DataError, ModelError
+from llmad.errors import ModelError
 from llmad.fingerprint import fingerprint
+from llmad.generation import ends, room, sampling
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
 from llmad.rationale import NEXT
@@ -63,7 +64,7 @@ class LocalTeacher:
             OutOfMemoryError: the batch is too large.
         """
         codes = [self._ids(dialogue) for dialogue in dialogues]
-        written = self._generate(codes, self._limit(codes, max_new_tokens), str(dialogues))
+        written = self._generate(codes, room(self.base, max(map(len, codes)), max_new_tokens), str(dialogues))
         return [self._reply(ids) for ids in written]
 
     def _ids(self, dialogue: Dialogue) -> list[int]:
@@ -77,14 +78,6 @@ class LocalTeacher:
             raise ModelError("bad-template", reason) from None
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _limit(self, codes: Sequence[Sequence[int]], wanted: int) -> int:
-        """How many tokens may follow the longest question."""
-        longest = max(map(len, codes))
-        positions = getattr(self.base.model.config, "max_position_embeddings", None) or longest + wanted
-        if positions <= longest:
-            raise DataError("rows-too-long", f"a question has {longest} tokens; {self.base.name} takes {positions}")
-        return min(wanted, positions - longest)
-
     @torch.inference_mode()
     def _generate(self, codes: Sequence[Sequence[int]], limit: int, said: str) -> list[list[int]]:
         """Continuations as token ids; questions are padded on the left."""
@@ -93,15 +86,13 @@ class LocalTeacher:
         ids = torch.tensor([[pad] * (width - len(code)) + list(code) for code in codes], device=where)
         mask = torch.tensor([[0] * (width - len(code)) + [1] * len(code) for code in codes], device=where)
         torch.manual_seed(int(sha256(f"{self.seed} {said}".encode()).hexdigest()[:15], 16))
-        hot = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         written = self.base.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            num_beams=1,
             max_new_tokens=limit,
             eos_token_id=list(self.ends) or None,
             pad_token_id=pad,
-            **(hot if self.temperature else {"do_sample": False}),
+            **sampling(self.temperature),
         )[:, width:]
         return [list(row) for row in written.tolist()]
 
@@ -122,10 +113,7 @@ def local_teacher(name: str, batch_size: int, temperature: float, seed: int) -> 
         ModelError: it is broken.
     """
     base = pretrained.load(name, device=accelerator().device)
-    said = pretrained.generation_config(name).eos_token_id  # chat models have several
-    ends = [base.tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])]
-    known = tuple(end for end in dict.fromkeys(ends) if end is not None)
-    return LocalTeacher(base, known, batch_size, temperature, seed)
+    return LocalTeacher(base, ends(base), batch_size, temperature, seed)
 
 
 def _text(dialogue: Dialogue) -> str:
