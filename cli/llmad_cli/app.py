@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from llmad.errors import LlmadError, LlmadWarning
-from llmad_cli import chat, distill, evaluate, inspect, lists, merge, train
+from llmad_cli import chat, distill, evaluate, inspect, lists, merge, split, train
 from llmad_cli.console import complain, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
@@ -33,6 +33,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("chat")(chat.chat)
 app.command("distill")(distill.distill)
 app.command("merge")(merge.merge)
+app.command("split")(split.split)
+app.command("leaks")(split.leaks)
 app.command("inspect")(inspect.inspect)
 app.command("list-adapters")(lists.adapters)
 app.command("list-backbones")(lists.backbones)

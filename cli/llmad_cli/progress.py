@@ -88,8 +88,8 @@ class TrainingView(ScoringView):
         """Show what is known before the first step."""
         for fault in event.skipped:
             warn(f"checkpoint passed over: {fault}")
-        if event.empty:
-            warn(f"{event.empty:,} rows have an empty output: they teach the end of the text alone")
+        for reason in event.checks.warnings():
+            warn(reason)
         out.print(_plan(event), soft_wrap=not out.is_terminal)
 
     def stepped(self, event: Step) -> None:
@@ -113,8 +113,8 @@ class TrainingView(ScoringView):
 
 
 def _plan(event: Prepared) -> Group:
-    recipe, plan = event.recipe, event.plan
-    left_out = f", {event.left_out:,} left out (longer than {recipe.max_length} tokens)" if event.left_out else ""
+    recipe, plan, checks = event.recipe, event.plan, event.checks
+    left_out = f", {checks.left_out:,} left out (longer than {recipe.max_length} tokens)" if checks.left_out else ""
     goes_on = f", going on after step {event.done:,}" if event.done else ""
     built_on = f" on top of {', '.join(recipe.frozen)}, frozen" if recipe.frozen else ""
     quantised = f", quantised as {event.quantization}" if event.quantization else ""
@@ -123,8 +123,8 @@ def _plan(event: Prepared) -> Group:
         "adapter": f"{recipe.adapter}{built_on}",
         "sites": f"{len(plan.sites)} ({plan.roles})",
         "parameters": f"{plan.trainable_parameters:,} trained of {plan.total_parameters:,} ({plan.share:.2%})",
-        "data": f"{event.rows:,} rows of {recipe.data or f'task {recipe.task}'}{left_out}",
-        "tokens": f"{event.trained_tokens:,} trained of {event.tokens:,} ({event.trained_tokens / event.tokens:.0%})",
+        "data": f"{checks.rows:,} rows of {recipe.data or f'task {recipe.task}'}{left_out}",
+        "tokens": f"{checks.trained_tokens:,} trained of {checks.tokens:,} ({checks.share:.0%})",
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
         "output": str(event.output),
     }

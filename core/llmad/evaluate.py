@@ -12,7 +12,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from llmad import placement
 from llmad.attachment import only, per_row
 from llmad.data import pad_token, token_ids
-from llmad.errors import DataError
+from llmad.errors import DataError, ModelError
 from llmad.exam import Manner
 from llmad.prompt import Prompt, Row
 from llmad.score import Answer, Score, tally
@@ -158,11 +158,14 @@ def answer_batch(
         task: whose questions they are.
         batch: the questions.
         manner: how they are asked.
-        named: let each question's own adapter answer it.
+        named: let each question's own adapters answer it.
+
+    Raises:
+        ModelError: a part of the model does not leave training mode.
     """
     model.eval()
     if training := next((name for name, module in model.named_modules() if module.training), None):
-        raise AssertionError(f"{training or 'the model'} stays in training mode: its dropout would change the answers")
+        raise ModelError("in-training", f"{training} stays in training mode: dropout would change the answers")
     texts = [("", 0)] * len(batch)
     if batch[0].room:
         with acting(model, [question.who for question in batch]) if named else nullcontext():

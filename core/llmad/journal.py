@@ -5,9 +5,8 @@ the whole evaluation is over.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from llmad.files import storing, write_text
 from llmad.score import Answer
@@ -29,12 +28,12 @@ class Journal:
         self.partial = path.with_name(f"{path.name}.partial")
         self.answers: dict[int, Answer] = {}
         self.seconds = 0.0
+        head = json.dumps({"identity": identity}).encode()
         with storing(self.partial):
-            lines = self._lines(identity)
+            known = self.partial.read_bytes().split(b"\n")[:-1] if self.partial.exists() else []
             self.partial.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.partial, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        for line in lines[1:]:
-            self._take([Answer(**answer) for answer in line["answers"]], line["seconds"])
+        kept = [head, *(self._whole(known[1:]) if known[:1] == [head] else [])]
+        write_text(self.partial, b"".join(line + b"\n" for line in kept).decode())
 
     def add(self, answers: Sequence[Answer], seconds: float) -> None:
         """Keep a batch's answers, and the seconds that they took.
@@ -69,11 +68,12 @@ class Journal:
         self.answers.update((answer.index, answer) for answer in answers)
         self.seconds += seconds
 
-    def _lines(self, identity: str) -> list[dict[str, Any]]:
-        """What was written before, without a last line that a kill left half written."""
-        head = {"identity": identity}
-        if not self.partial.exists():
-            return [head]
-        whole, _, _ = self.partial.read_text(encoding="utf-8").rpartition("\n")
-        lines: list[dict[str, Any]] = [json.loads(line) for line in whole.split("\n") if line]
-        return lines if lines[:1] == [head] else [head]
+    def _whole(self, lines: Sequence[bytes]) -> Iterator[bytes]:
+        """Take in what was written before, up to a line that a kill or a disk has spoilt."""
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._take([Answer(**answer) for answer in entry["answers"]], float(entry["seconds"]))
+            except (ValueError, TypeError, KeyError):
+                return
+            yield line

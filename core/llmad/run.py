@@ -1,5 +1,6 @@
 """A training run from end to end. Reads top to bottom as the way of the data; an observer is told what happens."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from llmad import adapter_dir, checkpoint, data, placement, pretrained, prompting, report, rows, run_dir, train
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
 from llmad.attachment import attach, parameters, state
+from llmad.checks import Checks, check
 from llmad.errors import ResumeError, UsageError
 from llmad.exam import Exam, manner
 from llmad.fingerprint import fingerprint
@@ -24,6 +26,7 @@ from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
 from llmad.score import Score
 from llmad.scoring import adapter_hash
+from llmad.sets import sets_in, tasks_in
 from llmad.task import Task
 
 # What may differ between a run and its continuation: how long it goes on, where, and what is only looked at.
@@ -37,11 +40,7 @@ class Prepared:
 
     recipe: Recipe
     plan: Plan
-    rows: int
-    left_out: int
-    empty: int
-    tokens: int
-    trained_tokens: int
+    checks: Checks
     question: str
     answer: str
     end: str
@@ -81,6 +80,7 @@ class _Setup:
     prompt: Prompt
     built_on: list[str]
     encoded: data.Encoded
+    checks: Checks
     schedule: train.Schedule
     adam: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -131,6 +131,7 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     if found:
         _check_same(_identity(recipe, examples), found.recipe)
     test_rows = _test_rows(recipe, task) if recipe.do_eval else []
+    tests = _tests(recipe, task, test_rows)
 
     device = train.accelerator()
     base = pretrained.load(
@@ -159,7 +160,21 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     lengths = tuple(len(example.ids) for example in encoded.examples)
     schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
     return _Setup(
-        recipe, task, run, examples, test_rows, found, device, base, prompt, built_on, encoded, schedule, adam, scaler
+        recipe=recipe,
+        task=task,
+        run=run,
+        rows=examples,
+        test_rows=test_rows,
+        found=found,
+        device=device,
+        base=base,
+        prompt=prompt,
+        built_on=built_on,
+        encoded=encoded,
+        checks=check(examples, encoded, tests),
+        schedule=schedule,
+        adam=adam,
+        scaler=scaler,
     )
 
 
@@ -210,6 +225,16 @@ def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
     return found[: recipe.max_eval_samples]
 
 
+def _tests(recipe: Recipe, task: Task, test_rows: list[Row]) -> dict[str, list[Row]]:
+    """Test rows to look for among the training rows: the task's own, and the sets that lie beside the data."""
+    sets = {task.name: test_rows} if test_rows else {}
+    if recipe.data and os.path.exists(recipe.data):  # noqa: PTH110  a place on the hub is no path
+        folder = Path(recipe.data) if Path(recipe.data).is_dir() else Path(recipe.data).parent
+        beside = [other.name for other in tasks_in(folder)]
+        sets = {**(sets_in(folder, beside) if beside else {}), **sets}
+    return sets
+
+
 def _identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:
     frozen = list(map(list, recipe.frozen.items()))  # their order counts
     return {**recipe.model_dump(mode="json"), "frozen": frozen, "rows": rows.fingerprint(examples)}
@@ -225,20 +250,17 @@ def _about(own: _Setup) -> dict[str, Any]:
         "backbone": own.recipe.backbone,
         "task": own.task.name,
         **prompting.record(own.prompt),
+        "checks": own.checks.describe(),
         "recipe": own.recipe.model_dump(mode="json"),
     }
 
 
 def _prepared(own: _Setup) -> Prepared:
-    encoded, first = own.encoded, own.rows[0]
+    first = own.rows[0]
     return Prepared(
         recipe=own.recipe,
         plan=summary(own.base.model),
-        rows=len(encoded.examples),
-        left_out=encoded.left_out,
-        empty=sum(not row["output"].strip() for row in own.rows),
-        tokens=encoded.tokens,
-        trained_tokens=encoded.trained_tokens,
+        checks=own.checks,
         question=own.prompt.ask(first),
         answer=own.prompt.answer(first),
         end=own.base.tokenizer.eos_token,
@@ -254,14 +276,14 @@ def _prepared(own: _Setup) -> Prepared:
 
 def _facts(own: _Setup) -> list[tuple[str, str]]:
     """What the model card says."""
-    made, encoded, quantised = summary(own.base.model), own.encoded, quantization(own.base.model)
+    made, checks, quantised = summary(own.base.model), own.checks, quantization(own.base.model)
     return [
         *([("base quantised as", quantised)] if quantised else []),
         ("placement", made.roles),
         *([("built on", ", ".join(own.built_on))] if own.built_on else []),
         ("trained parameters", f"{made.trainable_parameters:,} ({made.share:.2%})"),
-        ("rows", f"{len(encoded.examples):,}"),
-        ("trained tokens", f"{encoded.trained_tokens:,} of {encoded.tokens:,}"),
+        ("rows", f"{checks.rows:,}"),
+        ("trained tokens", f"{checks.trained_tokens:,} of {checks.tokens:,}"),
         ("steps", f"{own.schedule.steps:,}"),
         ("learning rate", f"{own.schedule.peak:g}"),
         ("torch", torch.__version__),

@@ -16,6 +16,7 @@ from llmad.evaluate import check_answers
 from llmad.exam import Exam, manner
 from llmad.files import check_writable
 from llmad.fingerprint import fingerprint
+from llmad.leaks import Leak
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
 from llmad.prompt import Prompt, Row
@@ -132,7 +133,17 @@ def _candidate(label: str, folder: Path, place: Path, exam: Exam) -> Candidate:
     if own is None and exam.prompt is None:
         reason = f"{label} does not say which prompt it was trained with; it is asked with the task's"
         warnings.warn(reason, LlmadWarning, stacklevel=2)
-    return Candidate(label, folder, about, own, _tasks(exam, about, label), place)
+    tasks = _tasks(exam, about, label)
+    for task in tasks:
+        _say_leak(label, about, task)
+    return Candidate(label, folder, about, own, tasks, place)
+
+
+def _say_leak(label: str, about: dict[str, Any], task: Task) -> None:
+    """Say again what training has said of the rows that are asked now."""
+    for known in (about.get("checks") or {}).get("leaks", ()):
+        if known["task"] == task.name and known["exact"]:
+            warnings.warn(f"{label}, as it was trained: {Leak(**known)}", LlmadWarning, stacklevel=2)
 
 
 def _groups(candidates: Sequence[Candidate]) -> list[list[Candidate]]:

@@ -8,6 +8,8 @@ import pytest
 from rich.console import Console
 
 from llmad.asking import Scoring
+from llmad.checks import Checks
+from llmad.leaks import Leak
 from llmad.plan import Plan
 from llmad.recipe import Recipe
 from llmad.run import Finished, Prepared
@@ -20,8 +22,9 @@ from tests.answers import scored
 STEP = Step(1, 4, 0.25, 1.5, 1e-3, 0.1, 100, 50, 2.0)
 ANSWER = Answer("arithmetic", 0, "1?", "1", "1", "1", True, 1)
 PREPARED = Prepared(
-    recipe=Recipe(backbone="b", adapter="lora", task="t"), plan=Plan((), 5, 100, {}, {}, 0), rows=3,
-    left_out=0, empty=0, tokens=30, trained_tokens=10, question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0,
+    recipe=Recipe(backbone="b", adapter="lora", task="t"), plan=Plan((), 5, 100, {}, {}, 0),
+    checks=Checks(rows=3, left_out=0, empty=0, repeated=0, tokens=30, trained_tokens=10),
+    question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0,
     skipped=(), device="cpu", quantization=None, learning_rate=1e-3, output=Path("runs/a"),
 )  # fmt: skip
 
@@ -70,7 +73,7 @@ def test_scores_are_told_a_task_at_a_time(capsys):
 
 
 def test_the_plan_is_plain_lines_where_no_terminal_reads_it(capsys):
-    TrainingView().observe(replace(PREPARED, left_out=2, done=3))
+    TrainingView().observe(replace(PREPARED, checks=replace(PREPARED.checks, left_out=2), done=3))
     shown = capsys.readouterr().out
     assert "\nparameters  5 trained of 100 (5.00%)\n" in shown
     assert "2 left out (longer than 512 tokens)" in shown
@@ -110,3 +113,14 @@ def test_the_plan_says_how_the_base_is_quantised(capsys):
     with TrainingView() as view:
         view.observe(replace(PREPARED, quantization="nf4"))
     assert "b on cpu, quantised as nf4\n" in capsys.readouterr().out
+
+
+def test_what_the_rows_have_amiss_is_said_before_the_plan(capsys):
+    leaks = (Leak("svamp", 10, 4, 6), Leak("aqua", 5, 0, 0))
+    TrainingView().observe(replace(PREPARED, checks=replace(PREPARED.checks, empty=2, repeated=1, leaks=leaks)))
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: 2 rows have an empty output: they teach the end of the text alone",
+        "warning: 1 rows ask what an earlier row has asked",
+        "warning: 4 of 10 questions of svamp are among the training rows, 2 more with other numbers: "
+        "a score on them says nothing about new questions",
+    ]

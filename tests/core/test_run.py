@@ -271,7 +271,7 @@ def test_rows_longer_than_the_model_has_positions_for_are_left_out(told, tmp_pat
     rows.write_text(json.dumps([{"instruction": word, "output": "2"} for word in ("1 + 1?", "x" * 300)]))
     events = []
     train_adapter(told(data=str(rows), task="arithmetic", max_length=5000), events.append, dry=True)
-    assert (events[0].rows, events[0].left_out) == (1, 1)
+    assert (events[0].checks.rows, events[0].checks.left_out) == (1, 1)
 
 
 def test_a_recipe_without_an_output_takes_a_free_name(told, tmp_path, monkeypatch):
