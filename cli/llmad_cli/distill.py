@@ -33,6 +33,8 @@ def distill(
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="Of sampling; 0: none.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds an endpoint may take a reply.")] = 300.0,
+    quantize: Annotated[str | None, typer.Option("--quantize", "-q", help="Of a local teacher, such as nf4.")] = None,
+    device_map: Annotated[str | None, typer.Option("--device-map", help="Of a local teacher: auto, or cuda:0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Ask a teacher every row, step by step, and keep the rationales that come to the right answer.
@@ -40,19 +42,27 @@ def distill(
     An endpoint's key is the environment variable OPENAI_API_KEY. A run that was stopped goes on with the same command.
     """
     from llmad import distill as distilling
-    from llmad.registry import registry
+    from llmad.errors import UsageError
+    from llmad.recipe import placed
+    from llmad.registry import parse_quantizer, registry
     from llmad.teacher import Teacher, hire
     from llmad_cli.lists import warn_of_broken_plugins
 
     warn_of_broken_plugins()
     about = registry().task(task)
+    if quantize is not None:
+        parse_quantizer(quantize)
+    try:
+        placed(device_map)
+    except ValueError as error:
+        raise UsageError("bad-value", f"--device-map: {error}") from None
 
     def hired() -> Teacher:
         if "://" not in teacher:
             from llmad_cli.progress import quiet_libraries
 
             quiet_libraries()
-        return hire(teacher, model, batch_size, temperature, seed, timeout)
+        return hire(teacher, model, batch_size, temperature, seed, timeout, quantize, device_map)
 
     with DistillingView() as view:
         rows = distilling.questions(about, split, data, limit)

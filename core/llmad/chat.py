@@ -12,7 +12,7 @@ from transformers.generation import BaseStreamer
 
 from llmad import adapter_dir, placement, pretrained, prompting
 from llmad.data import pad_token, token_ids
-from llmad.errors import LlmadWarning, ModelError
+from llmad.errors import DataError, LlmadWarning, ModelError
 from llmad.generation import ends, room, sampling
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
@@ -67,9 +67,11 @@ class Chat:
             OutOfMemoryError: they are too long for the memory.
         """
         (ids,) = token_ids(self.base.tokenizer, [self.prompt.ask(_row(question, before))])
-        written = self._generate(
-            ids, _Listener(self._text, say), room(self.base, len(ids), max_new_tokens), temperature
-        )
+        limit = room(self.base, len(ids), max_new_tokens)
+        if limit == 0:
+            reason = f"the question has {len(ids):,} tokens, which leaves no room for an answer"
+            raise DataError("too-long", reason, "ask a shorter one")
+        written = self._generate(ids, _Listener(self._text, say), limit, temperature)
         return self._text(written)
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmad import rationale
-from llmad.errors import DataError, ResumeError, StorageError, UsageError
+from llmad.errors import DataError, ModelError, ResumeError, StorageError, UsageError
 from llmad.files import check_writable, storing, write_text
 from llmad.in_flight import as_they_come
 from llmad.ledger import Ledger
@@ -166,10 +166,21 @@ def _said(
     """Ask what is not known yet. A group that is known in part is asked as a whole, as it was before."""
     groups = teacher.groups([rationale.first(row) for row in rows])
     open_groups = [group for group in groups if not known.keys() >= set(group)]
-    for replies in as_they_come(lambda group: _ask(task, rows, teacher, group, limit), open_groups, teacher.at_once):
+    for replies in as_they_come(
+        lambda group: _ask_named(task, rows, teacher, group, limit), open_groups, teacher.at_once
+    ):
         new = [said for said in replies if said.row not in known]
         ledger.add([_entry(said) for said in new])
         yield from new
+
+
+def _ask_named(task: Task, rows: Sequence[Row], teacher: Teacher, group: Sequence[int], limit: int) -> list[Said]:
+    """As `_ask`; an error that is about one row names it."""
+    try:
+        return _ask(task, rows, teacher, group, limit)
+    except ModelError as error:
+        where = f"row {group[0] + 1}: " if len(group) == 1 else ""
+        raise ModelError(error.code, f"{where}{error}", error.hint) from None
 
 
 def _ask(task: Task, rows: Sequence[Row], teacher: Teacher, group: Sequence[int], limit: int) -> list[Said]:

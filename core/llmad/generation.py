@@ -3,7 +3,6 @@
 from typing import Any
 
 from llmad import pretrained
-from llmad.errors import DataError
 from llmad.pretrained import Pretrained
 
 
@@ -22,14 +21,6 @@ def sampling(temperature: float) -> dict[str, Any]:
 
 
 def room(base: Pretrained, length: int, wanted: int) -> int:
-    """How many tokens, at most `wanted`, may follow a question of so many.
-
-    Raises:
-        DataError: the model has no position left.
-    """
+    """How many tokens, at most `wanted`, may follow a question of so many; 0 where the model has no position left."""
     positions = getattr(base.model.config, "max_position_embeddings", None) or length + wanted
-    if positions <= length:
-        raise DataError(
-            "too-long", f"a question has {length} tokens; {base.name} takes {positions}", "ask a shorter one"
-        )
-    return min(wanted, positions - length)
+    return int(max(0, min(wanted, positions - length)))

@@ -29,13 +29,16 @@ class Ledger:
         """
         with storing(self.path):
             text = self.path.read_bytes() if self.path.exists() else b""
-            whole = text[: text.rfind(b"\n") + 1]
-            if len(whole) < len(text):
-                os.truncate(self.path, len(whole))
-        if not whole:
+            *lines, _ = text.split(b"\n")
+            if len(lines) < 2:  # nothing was paid for yet: whose it was does not matter
+                self.path.unlink(missing_ok=True)
+                lines.clear()
+            elif not text.endswith(b"\n"):
+                os.truncate(self.path, text.rfind(b"\n") + 1)
+        if not lines:
             self.add([identity])
             return []
-        known, *entries = [self._entry(line, number) for number, line in enumerate(whole.splitlines(), 1)]
+        known, *entries = [self._entry(line, number) for number, line in enumerate(lines, 1)]
         self._compare(known, identity)
         return entries
 

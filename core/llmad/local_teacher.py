@@ -14,7 +14,9 @@ from llmad.fingerprint import fingerprint
 from llmad.generation import ends, room, sampling
 from llmad.memory import enough_memory
 from llmad.pretrained import Pretrained
+from llmad.quantization import quantization
 from llmad.rationale import NEXT
+from llmad.recipe import DeviceMap
 from llmad.teacher import Dialogue, Reply, messages
 from llmad.train import accelerator
 
@@ -44,10 +46,11 @@ class LocalTeacher:
     def identity(self) -> dict[str, Any]:
         """The weights, where they compute, and the options."""
         weights = sha256(repr(sorted(fingerprint(self.base.model).items())).encode()).hexdigest()[:16]
-        where = placement.device(self.base.model).type
+        model = self.base.model
+        where = {"dtype": str(model.dtype), "device": placement.device(model).type, "quantized": quantization(model)}
         options = {"temperature": self.temperature, "seed": self.seed, "batch_size": self.batch_size}
-        about = {"teacher": self.base.name, "weights": weights, "dtype": str(self.base.model.dtype), "device": where}
-        return about | options
+        about = {"teacher": self.base.name, "weights": weights}
+        return about | where | options
 
     def groups(self, dialogues: Sequence[Dialogue]) -> list[list[int]]:
         """Longest first, so that a batch which is too large for memory fails at once."""
@@ -57,15 +60,21 @@ class LocalTeacher:
 
     @enough_memory("lower --batch-size")
     def reply(self, dialogues: Sequence[Dialogue], max_new_tokens: int) -> list[Reply]:
-        """One batch.
+        """One batch. A question that leaves no room for a reply is cut off before it.
 
         Raises:
-            DataError: a question leaves no room for a reply.
+            ModelError: the chat template cannot be rendered.
             OutOfMemoryError: the batch is too large.
         """
         codes = [self._ids(dialogue) for dialogue in dialogues]
-        written = self._generate(codes, room(self.base, max(map(len, codes)), max_new_tokens), str(dialogues))
-        return [self._reply(ids) for ids in written]
+        fitting = {number: code for number, code in enumerate(codes) if room(self.base, len(code), max_new_tokens)}
+        replies = [Reply("", False) for _ in codes]
+        if fitting:
+            limit = room(self.base, max(map(len, fitting.values())), max_new_tokens)
+            written = self._generate(list(fitting.values()), limit, str(dialogues))
+            for number, ids in zip(fitting, written, strict=True):
+                replies[number] = self._reply(ids)
+        return replies
 
     def _ids(self, dialogue: Dialogue) -> list[int]:
         tokenizer = self.base.tokenizer
@@ -105,14 +114,21 @@ class LocalTeacher:
         return Reply(text, end is not None or bool(went_on))
 
 
-def local_teacher(name: str, batch_size: int, temperature: float, seed: int) -> LocalTeacher:
+def local_teacher(
+    name: str,
+    batch_size: int,
+    temperature: float,
+    seed: int,
+    quantize: str | None = None,
+    device_map: DeviceMap = None,
+) -> LocalTeacher:
     """Load a built-in name with weights, a Hugging Face folder or a hub id.
 
     Raises:
         UsageError: no such model.
         ModelError: it is broken.
     """
-    base = pretrained.load(name, device=accelerator().device)
+    base = pretrained.load(name, device=accelerator().device, device_map=device_map, quantize=quantize)
     return LocalTeacher(base, ends(base), batch_size, temperature, seed)
 
 

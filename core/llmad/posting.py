@@ -26,7 +26,7 @@ _SHOWN = 300  # characters of a server's own words
 _SECRET = 8  # characters; a shorter key is a placeholder, and may be a word of the text
 _GO_ON = "the same command goes on where this one stopped"
 _HINTS = {
-    400: "does the model take these options?",
+    400: "does the model take these options, and a question of this length?",
     401: "the environment variable OPENAI_API_KEY is the key",
     403: "the environment variable OPENAI_API_KEY is the key; may it use this model?",
     404: "is it the base address, such as https://host/v1, and does it have this --model?",

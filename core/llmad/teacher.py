@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmad.errors import UsageError
+from llmad.recipe import DeviceMap
 
 HOTTEST = 2.0  # temperature; the most that endpoints take
 LONGEST = 86400.0  # seconds
@@ -58,6 +59,8 @@ def hire(
     temperature: float = 0.0,
     seed: int = 0,
     timeout: float = 300.0,
+    quantize: str | None = None,
+    device_map: DeviceMap = None,
 ) -> Teacher:
     """The teacher of a name. No torch is loaded for an endpoint.
 
@@ -69,6 +72,8 @@ def hire(
         temperature: of sampling; 0 takes the likeliest token.
         seed: of sampling.
         timeout: seconds that the endpoint may take for a reply.
+        quantize: the quantizer of a local model's linear maps.
+        device_map: where a local model's parts go; all on one device where None.
 
     Raises:
         UsageError: it cannot be meant so.
@@ -77,6 +82,8 @@ def hire(
     if not 0 <= temperature <= HOTTEST or not 0 < timeout <= LONGEST:  # which no comparison with NaN is
         raise UsageError("bad-value", f"temperature {temperature:g} and timeout {timeout:g} s: one cannot be meant so")
     if "://" in name:
+        if quantize is not None or device_map is not None:
+            raise UsageError("bad-value", "--quantize and --device-map are for a local teacher", "leave them out")
         from llmad.endpoint import endpoint
 
         return endpoint(name, model, batch_size, temperature, seed, timeout)
@@ -87,4 +94,4 @@ def hire(
         raise UsageError("bad-value", "--model is for an endpoint; a local teacher is one model", "leave --model out")
     from llmad.local_teacher import local_teacher
 
-    return local_teacher(name, batch_size, temperature, seed)
+    return local_teacher(name, batch_size, temperature, seed, quantize, device_map)

@@ -133,6 +133,9 @@ USAGE = {
     "local model": ({"--teacher": "abacus"}, "--model is for an endpoint"),
     "no such model": ({"--teacher": "abcus", "--model": None}, "did you mean abacus"),
     "shape": ({"--teacher": "llama-7b", "--model": None}, "known by its shape only"),
+    "quantize": ({"--quantize": "nf4"}, "are for a local teacher"),
+    "quantizer": ({"--quantize": "nf5"}, "nf4"),
+    "device": ({"--device-map": "7up"}, "--device-map"),
     "split": ({"--split": "dev"}, "--split"),
     "temperature": ({"--temperature": "-1"}, "--temperature"),
     "limit": ({"--limit": "0"}, "--limit"),
@@ -189,6 +192,13 @@ def test_the_journal_of_another_run_is_refused(llmad, refused, words, server):
     said = refused(7, *words, "--seed", 1, "--max-new-tokens", 9)
     assert "out.json.journal.jsonl is of another run: max_new_tokens 512, now 9, seed 0, now 1" in said
     assert server.seen == []
+
+
+def test_what_was_mistyped_can_be_mended(llmad, words, server):
+    server.faults = [status(404, {"error": {"message": "no model n"}})] * 8
+    assert llmad(*changed(words, {"--model": "n"})).code == 4
+    server.faults = []
+    assert llmad(*words).code == 0
 
 
 def test_a_run_that_is_killed_goes_on_and_ends_the_same(llmad, words, server, place):

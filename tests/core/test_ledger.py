@@ -41,9 +41,17 @@ def test_a_torn_first_line_begins_anew(ledger):
 
 def test_another_run_is_refused_with_what_differs(ledger):
     ledger.open(WHO)
+    ledger.add([{"row": 1}])
     with pytest.raises(ResumeError, match=r"of another run: seed 1, now 2, model None, now x$") as caught:
         ledger.open({**WHO, "seed": 2, "model": "x"})
     assert caught.value.exit_code == 7
+
+
+def test_a_journal_without_entries_is_begun_anew(ledger):
+    ledger.open({**WHO, "model": "mistyped"})
+    assert ledger.open(WHO) == []
+    ledger.add([{"row": 1}])
+    assert ledger.open(WHO) == [{"row": 1}]
 
 
 @pytest.mark.parametrize("line", ["no JSON", "[]", "[" * 100_000])

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from llmad.errors import DataError, ModelError, UsageError
+from llmad.errors import ModelError, UsageError
 from llmad.local_teacher import local_teacher
 from llmad.teacher import Reply
 
@@ -91,8 +91,14 @@ def test_its_identity_is_its_weights_and_options(teacher, folder):
 def test_the_models_positions_bound_the_reply(teacher):
     (reply,) = teacher.reply([("7" * 250,)], 20)
     assert not reply.finished
-    with pytest.raises(DataError, match="a question has 300 tokens"):
-        teacher.reply([("7" * 300,)], 20)
+    assert teacher.reply([("7" * 300,), *DIALOGUES], 20) == [Reply("", False), *teacher.reply(DIALOGUES, 20)]
+    assert teacher.reply([("7" * 300,)], 20) == [Reply("", False)]
+
+
+def test_a_teacher_may_be_quantised(folder):
+    teacher = local_teacher(folder, 2, 0.0, 0, quantize="nf4")
+    assert teacher.identity()["quantized"].startswith("nf4")
+    assert len(teacher.reply(DIALOGUES, 4)) == 3
 
 
 def test_a_broken_folder_is_refused(tmp_path):
