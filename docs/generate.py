@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 import llmad
 from llmad import hookspecs
+from llmad.exam import Exam
 from llmad.recipe import Recipe
 from llmad.registry import registry
 
@@ -20,8 +21,8 @@ HERE = Path(__file__).parent
 FAMILY = HERE.parent / "tests" / "plugins" / "test_family.py"
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("llmad_"))
 COMMANDS = (
-    "train", "evaluate", "chat", "distill", "merge", "inspect", "list-adapters", "list-backbones", "list-quantizers",
-    "list-tasks", "plugins", "recipes",
+    "train", "evaluate", "chat", "distill", "split", "leaks", "merge", "inspect", "list-adapters", "list-backbones",
+    "list-quantizers", "list-tasks", "plugins", "recipes",
 )  # fmt: skip
 
 
@@ -64,6 +65,8 @@ def page() -> Iterator[str]:
         yield f"| `{name}` | {first_line(getattr(hookspecs, name))} |"
     yield "\n## Recipe keys\n"
     yield from options(Recipe.model_fields, descriptions(Recipe))
+    yield "## Exam keys\n\nWhat `llmad evaluate` is told, by its options or `--set key=value`.\n"
+    yield from options(Exam.model_fields, descriptions(Exam))
     yield "## Public names\n\n| name | what |\n|---|---|"
     for name in llmad.__all__:
         yield f"| `{name}` | {first_line(getattr(llmad, name)) or getattr(llmad, name)} |"
@@ -111,6 +114,8 @@ def kind(annotation: Any) -> str:
         return kind(get_args(annotation)[0])
     if get_origin(annotation) is dict:
         return " to ".join(kind(part) for part in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return f"list of {kind(get_args(annotation)[0])}"
     if get_args(annotation):
         return " or ".join(kind(part) for part in get_args(annotation) if part is not type(None))
     return str(annotation.__name__)

@@ -20,6 +20,9 @@ def merge(
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Merge into plain weights made of the quantised base's.")
     ] = False,
+    any_prompt: Annotated[
+        bool, typer.Option("--any-prompt", help="Average adapters that were trained with different prompts, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Fold an adapter, or the average of several, into the base; compare the logits before and after."""
@@ -40,7 +43,8 @@ def merge(
     from llmad_cli.progress import quiet_libraries
 
     quiet_libraries()
-    found = merge_adapters([Path(folder) for folder in folders], Path(output), backbone, shares, quantize, dequantize)
+    adapters = [Path(folder) for folder in folders]
+    found = merge_adapters(adapters, Path(output), backbone, shares, quantize, dequantize, any_prompt)
     if as_json:
         print_json(found.describe())
         return

@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmad import adapter_dir, pretrained
+from llmad import adapter_dir, pretrained, prompting
 from llmad.attachment import detach, disabled, state
 from llmad.averaging import average
 from llmad.dequantised import dequantised
 from llmad.errors import LlmadWarning, ModelError, UsageError
-from llmad.files import check_writable, storing
+from llmad.files import check_writable, storing, write_json
 from llmad.memory import enough_memory
 from llmad.merging import merge
+from llmad.prompt import Prompt
 from llmad.quantization import quantization
 from llmad.train import accelerator
+
+PROMPT = "llmad_prompt.json"  # beside the merged weights: what they are to be asked with
 
 # How far merged logits may be from unmerged ones, as a share of the largest: rounding, and no more.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -65,6 +68,7 @@ def merge_adapters(
     weights: Sequence[float],
     quantize: str | None = None,
     dequantize: bool = False,
+    any_prompt: bool = False,
 ) -> Merged:
     """Fold adapters into their base, compare the logits before and after, and write the model.
 
@@ -75,10 +79,11 @@ def merge_adapters(
         weights: of the adapters in their average; equal where empty.
         quantize: how the base is quantised, or `none`; as recorded with the adapters where None.
         dequantize: merge into plain weights made of the quantised ones, since these cannot be written.
+        any_prompt: average adapters that were trained with different prompts, too.
 
     Raises:
-        UsageError: the output is there already, the weights do not fit, no base is named, or there is nothing to
-            dequantise.
+        UsageError: the output is there already, the weights do not fit, no base is named, there is nothing to
+            dequantise, or the adapters were trained with different prompts.
         ModelError: an adapter is not linear or does not belong to the base, the base is quantised and is to stay so,
             or merging changed the logits by more than rounding; nothing is written.
         StorageError: the folder cannot be written.
@@ -86,6 +91,7 @@ def merge_adapters(
     _check(folders, output, weights)
     adapters = [adapter_dir.run_adapter(folder) for folder in folders]
     abouts = {str(folder): adapter_dir.read_about(folder) for folder in adapters}
+    prompt = _one_prompt(abouts, any_prompt)
     name = pretrained.one_backbone(backbone, abouts.values())
     how = pretrained.common_quantization(name, abouts.values(), quantize)
     base = pretrained.load(name, pretrained.common_dtype(abouts.values()), accelerator().device, quantize=how)
@@ -120,7 +126,21 @@ def merge_adapters(
         base.model.generation_config = pretrained.generation_config(name)
         base.model.save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
+        if prompt:
+            write_json(folder / PROMPT, prompting.record(prompt))
     return result
+
+
+def _one_prompt(abouts: Mapping[str, Mapping[str, Any]], any_prompt: bool) -> Prompt | None:
+    """The prompt that the merged model is to be asked with; None where the adapters say none, or several."""
+    found = [prompting.recorded(about, Path(folder) / adapter_dir.ABOUT) for folder, about in abouts.items()]
+    prompts = {prompt.fingerprint(): prompt for prompt in found if prompt}
+    if len(prompts) > 1 and not any_prompt:
+        reason = f"the adapters were trained with {len(prompts)} different prompts"
+        raise UsageError(
+            "several-prompts", reason, "a merged model answers to one; --any-prompt merges them none the less"
+        )
+    return next(iter(prompts.values())) if len(prompts) == 1 else None
 
 
 def _check(folders: Sequence[Path], output: Path, weights: Sequence[float]) -> None:

@@ -107,4 +107,4 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     share, weight = correct / n, _Z**2 / n
     middle = (share + weight / 2) / (1 + weight)
     half = _Z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, round(middle - half, 12)), min(1.0, round(middle + half, 12))

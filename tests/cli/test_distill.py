@@ -1,5 +1,6 @@
 """`llmad distill`: against an endpoint that fails as it is told, and against a model on this machine."""
 
+import io
 import json
 import signal
 import subprocess
@@ -8,9 +9,12 @@ import time
 from threading import Event
 
 import pytest
+from rich.console import Console
 
 from llmad import rows as row_files
+from llmad.distill import Answered
 from llmad.posting import ATTEMPTS
+from llmad_cli import distill as command
 from tests.stub_endpoint import gigantic, hang, leave, status, stub, truncated
 
 KEY = "sk-very-secret-key"
@@ -265,3 +269,14 @@ def test_a_proxy_of_the_environment_sees_nothing_of_this_machine(llmad, words, m
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
         assert llmad(*words).code == 0
         assert proxy.seen == []
+
+
+def test_a_bar_is_drawn_on_a_terminal(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(command, "err", Console(file=stream, force_terminal=True, width=100))
+    with command.DistillingView() as view:
+        view.observe(Answered(1, 4, "right"))
+        view.observe(Answered(2, 4, "wrong"))
+    assert "2/4" in stream.getvalue()
+    assert "50.0% right" in stream.getvalue()
+    assert "row " not in stream.getvalue()

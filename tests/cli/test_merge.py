@@ -54,6 +54,7 @@ def test_a_run_directory_is_merged_and_told_in_words(llmad, trained, place):
     done = llmad("merge", "run", "--output", "merged")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
+    assert json.loads((place / "merged" / "llmad_prompt.json").read_text())["prompt"]["question"]
     assert lines[0].startswith("merged     run/adapter into ")
     assert lines[-1] == "written    merged"
 
