@@ -116,7 +116,7 @@ def distill(
         ResumeError: the journal is of another run.
     """
     ledger = Ledger(output.parent / f"{output.name}.journal.jsonl")
-    _check_free(output, ledger)
+    _check_free(output, ledger.path.exists())
     rationale.check(task, rows)
     teacher = hire()
     about = {"task": task.name, "rows": fingerprint(rows), "asked": rationale.ASKED, "max_new_tokens": max_new_tokens}
@@ -124,6 +124,7 @@ def distill(
     with storing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     known = {said.row: said for said in _known(ledger, identity, len(rows))}
+    _check_free(output, len(known) == len(rows))
     found: dict[int, Rationale] = {}
     for said in chain(known.values(), _said(task, rows, teacher, known, ledger, max_new_tokens)):
         found[said.row] = rationale.judged(task, rows[said.row], said)
@@ -140,8 +141,9 @@ def distill(
     return Distilled(task.name, str(identity["teacher"]), str(output), len(rows), len(known), verdicts, len(kept))
 
 
-def _check_free(output: Path, ledger: Ledger) -> None:
-    if os.path.lexists(output) and not ledger.path.exists():
+def _check_free(output: Path, own: bool) -> None:
+    """Only a run whose journal is whole may have written the file."""
+    if os.path.lexists(output) and not own:
         raise UsageError("output-exists", f"{output} is there already", "give another --output")
     check_writable(output.parent)
 

@@ -177,6 +177,16 @@ def test_an_output_that_is_there_is_refused_before_the_teacher_is_hired(output):
     assert output.read_text() == "mine"
 
 
+def test_an_output_beside_a_journal_that_is_not_whole_is_refused(output):
+    with pytest.raises(ModelError):
+        run(output, Parrot(REPLIES, lasts=6))
+    output.write_text("mine")
+    teacher = Parrot(REPLIES)
+    with pytest.raises(UsageError, match="is there already"):
+        run(output, teacher)
+    assert (output.read_text(), teacher.heard) == ("mine", [])
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_the_teacher_is_hired(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="is in the way"):
