@@ -11,7 +11,7 @@ import typer
 from llmad_cli.console import complain, inert, out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Ask = Callable[..., str]
 
@@ -64,11 +64,20 @@ def chat(
 
 def _answer_lines(ask: "Ask", as_json: bool) -> None:
     """One line of answer to each line; an empty one to an empty one."""
-    for line in sys.stdin:
-        question = line.strip()
+    for question in _lines():
         answer = ask(question) if question else ""
         found = json.dumps({"question": question, "answer": answer}, ensure_ascii=False)
         print(found if as_json else inert(" ".join(answer.split())), flush=True)
+
+
+def _lines() -> "Iterator[str]":
+    from llmad.errors import DataError
+
+    try:
+        for line in sys.stdin:
+            yield line.strip()
+    except UnicodeDecodeError as error:
+        raise DataError("bad-data", f"the questions cannot be read: {error}") from None
 
 
 def _converse(ask: "Ask", remembers: bool) -> None:

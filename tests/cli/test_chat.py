@@ -85,6 +85,13 @@ def test_a_question_too_long_is_refused_in_a_pipe(llmad, run, piped):
     assert "tokens" in done.err
 
 
+def test_questions_that_are_no_text_are_refused(llmad, run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8"))
+    done = llmad("chat", run)
+    assert (done.code, done.out) == (3, "")
+    assert "the questions cannot be read" in done.err
+
+
 @pytest.fixture
 def typed(monkeypatch):
     """Type lines at the prompt; an exception is raised where it stands."""
