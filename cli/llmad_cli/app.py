@@ -11,7 +11,7 @@ import typer
 
 from llmad.errors import LlmadError, LlmadWarning
 from llmad.stopping import Stopped, stoppable
-from llmad_cli import evaluate, inspect, lists, merge, split, train
+from llmad_cli import chat, distill, evaluate, inspect, lists, merge, split, train
 from llmad_cli.console import complain, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("chat")(chat.chat)
+app.command("distill")(distill.distill)
 app.command("merge")(merge.merge)
 app.command("split")(split.split)
 app.command("leaks")(split.leaks)
@@ -43,7 +45,7 @@ app.command("recipes")(train.recipes)
 
 
 _INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt
-_GO_ON = "a run with a checkpoint goes on with --resume DIR"
+_GO_ON = "llmad train goes on with --resume DIR, evaluate and distill when they are given again"
 
 
 def _version(wanted: bool) -> None:

@@ -77,6 +77,6 @@ def test_the_six_sets_are_split_as_the_paper_counts_them(seed):
 
 @present
 def test_the_papers_split_is_rebuilt():
-    halves = by_training(sets_in(MATH, SIX), rows.read(MATH / "train.json", "train"))
+    halves = by_training(sets_in(MATH, SIX), rows.read(MATH / "train.json", "train").rows)
     assert {name: len(test) for name, (_, test) in halves.items()} == HELD_OUT
     assert sum(len(train) for train, _ in halves.values()) == 3260

@@ -25,7 +25,7 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         exec(compile(block, page, "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/evaluation.md", "docs/data.md"])
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/evaluation.md", "docs/data.md", "docs/distill.md"])
 def test_commands_run(page: str, tmp_path: Path) -> None:
     script = "set -e\n" + "\n".join(blocks(page, "bash"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

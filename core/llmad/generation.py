@@ -1,0 +1,26 @@
+"""Generation: what ends a text, how its tokens are chosen, and how many of them there is room for."""
+
+from typing import Any
+
+from llmad import pretrained
+from llmad.pretrained import Pretrained
+
+
+def ends(base: Pretrained) -> tuple[int, ...]:
+    """The tokens that end a text: the tokenizer's, and those that the model names; chat models have several."""
+    said = pretrained.generation_config(base.name).eos_token_id
+    known = [base.tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])]
+    return tuple(end for end in dict.fromkeys(known) if end is not None)
+
+
+def sampling(temperature: float) -> dict[str, Any]:
+    """What `generate` is told: the likeliest token at 0, else one of all by its probability."""
+    if temperature == 0:
+        return {"do_sample": False, "num_beams": 1}
+    return {"do_sample": True, "num_beams": 1, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+
+
+def room(base: Pretrained, length: int, wanted: int) -> int:
+    """How many tokens, at most `wanted`, may follow a question of so many; 0 where the model has no position left."""
+    positions = getattr(base.model.config, "max_position_embeddings", None) or length + wanted
+    return int(max(0, min(wanted, positions - length)))

@@ -1,0 +1,36 @@
+"""What ends a text, how tokens are chosen, how much room there is."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from llmad import pretrained
+from llmad.generation import ends, room, sampling
+
+
+@pytest.fixture
+def base(folder):
+    return pretrained.load(folder)
+
+
+def test_every_end_that_the_model_names_ends_a_text(base, folder, tmp_path):
+    assert ends(base) == (2,)
+    path = shutil.copytree(folder, tmp_path / "ends")
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 2]}))
+    assert ends(pretrained.load(str(path))) == (2, 5)
+
+
+def test_the_likeliest_token_or_one_of_all():
+    assert sampling(0.0) == {"do_sample": False, "num_beams": 1}
+    assert {**sampling(0.7)}.items() >= {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}.items()
+
+
+def test_positions_bound_the_room(base):
+    assert [room(base, length, 20) for length in (1, 236, 250, 255, 256, 999)] == [20, 20, 6, 1, 0, 0]
+
+
+def test_a_model_without_positions_has_room():
+    model = SimpleNamespace(config=SimpleNamespace())
+    assert room(pretrained.Pretrained("any", model, None), 10**6, 20) == 20
