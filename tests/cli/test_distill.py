@@ -47,7 +47,7 @@ def words(server, place, monkeypatch):
 
 
 def rationales(path):
-    return [(row["instruction"], row["output"]) for row in row_files.read(path, "train")]
+    return [(row["instruction"], row["output"]) for row in row_files.read(path, "train").rows]
 
 
 def test_right_rationales_become_rows_to_train_on(llmad, words, place):

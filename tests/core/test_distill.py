@@ -85,7 +85,7 @@ def run(output, teacher=None, **options):
 
 
 def rationales(output):
-    return [(row["instruction"], row["output"]) for row in row_files.read(output, "train")]
+    return [(row["instruction"], row["output"]) for row in row_files.read(output, "train").rows]
 
 
 def test_right_rationales_are_kept_in_the_papers_layout(output):
