@@ -20,7 +20,8 @@ _CONCLUDED = re.compile(rf"(?:{_SO}(?:{_KIND}\s+)?|{_SAME_AS}{_KIND}\s+){_OPEN}$
 _NOT = rf"\bnot\s+(?:(?:the|{_KIND})\s+)*{_OPEN}$"
 _DENIED = re.compile(_NOT, re.IGNORECASE)
 _DOUBTED = re.compile(
-    rf"\b(?:if|whether|unless|statement|neither|nor)\s+(?:that\s+)?(?:(?:the|{_KIND})\s+)*{_OPEN}$|{_NOT}", re.IGNORECASE
+    rf"\b(?:if|whether|unless|statement|neither|nor)\s+(?:that\s+)?(?:(?:the|{_KIND})\s+)*{_OPEN}$|{_NOT}",
+    re.IGNORECASE,
 )
 _RIGHT = re.compile(
     rf"{_CLOSED}{_BLANK}+(?:is|must be|would be|will be) (?:(?:therefore|thus|clearly|indeed) )?"

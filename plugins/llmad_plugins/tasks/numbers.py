@@ -1,8 +1,9 @@
 """Numbers as answers: how they are read and compared.
 
-`strict` reads the number that the text declares last, with its sign, decimals, fraction or exponent, and of an equation
-the right-hand side ("The answer is 3 + 4 = 7."). What may mean several numbers gives none: `1,2345`, `2 or 3`, `3:2`.
-`paper` reads as the released scripts do: commas are dropped, and the last number of the text counts, wherever it stands.
+`strict` reads the number that the text declares last, with its sign, decimals, fraction or exponent, and of an
+equation the right-hand side ("The answer is 3 + 4 = 7."). What may mean several numbers gives none: `1,2345`, `2 or 3`,
+`3:2`. `paper` reads as the released scripts do: commas are dropped, and the last number of the text counts, wherever
+it stands.
 """
 
 import re
@@ -14,7 +15,9 @@ from llmad_plugins.tasks.declared import LEAD, declarations, endings, settled
 _BLANK = r"[^\S\n]"
 _PLAIN = r"\d+(?:[.,]\d+)*"
 _TERM = rf"\(?{_BLANK}*-?[$€£₹¥]?{_PLAIN}%?{_BLANK}*\)?"
-_LEFT = rf"(?:[A-Za-z]\w{{0,15}}|{_TERM}(?:{_BLANK}*[-+*/×÷x]{_BLANK}*{_TERM})*){_BLANK}*="  # as in `x = 5`, `3 + 4 = 7`
+_LEFT = (
+    rf"(?:[A-Za-z]\w{{0,15}}|{_TERM}(?:{_BLANK}*[-+*/×÷x]{_BLANK}*{_TERM})*){_BLANK}*="  # as in `x = 5`, `3 + 4 = 7`
+)
 _NUMBER = r"(?>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)"
 _FRACTION = rf"(?>(?:(?P<whole>\d+){_BLANK}+)?(?P<top>\d+(?:\.\d+)?){_BLANK}*/{_BLANK}*(?P<bottom>\d+(?:\.\d+)?))"
 _NO_MORE = (  # the number is whole, and no part of something else
@@ -30,8 +33,8 @@ _RELEASED = r"-?\d+\.?\d*"  # evaluate.py of LLM-Adapters
 _DASHES = str.maketrans("−–", "--")
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _GROWTHS = endings(
-    *("0", ".5", ",000", " 000", "e7", "e+7", "/7", " / 7", " 7/8", "^2", "²", ":7", "k", "x"),
-    *(" and 7", " or 7", " to 7", " & 7", ", 7", " - 7", " + 7", " * 7", " x 7", " × 7", " ÷ 7", ") + 7", "%) + 7", " = 7"),
+    *"0|.5|,000| 000|e7|e+7|/7| / 7| 7/8|^2|²|:7|k|x| and 7| or 7| to 7| & 7|, 7".split("|"),
+    *" - 7| + 7| * 7| x 7| × 7| ÷ 7|) + 7|%) + 7| = 7".split("|"),
 )
 
 
