@@ -23,28 +23,30 @@ _DOUBTED = re.compile(
     rf"\b(?:if|whether|unless|statement|neither|nor)\s+(?:that\s+)?(?:(?:the|{_KIND})\s+)*{_OPEN}$|{_NOT}",
     re.IGNORECASE,
 )
+_AMOUNT = rf"(?:{_BLANK}+[$€£]?\d[\d.,/]*%?(?:{_BLANK}+[A-Za-z/]+){{0,2}}?)?"  # as in `(D) 12 km is correct`
 _RIGHT = re.compile(
-    rf"{_CLOSED}{_BLANK}+(?:is|must be|would be|will be) (?:(?:therefore|thus|clearly|indeed) )?"
+    rf"{_CLOSED}{_AMOUNT}{_BLANK}+(?:is|must be|would be|will be) (?:(?:therefore|thus|clearly|indeed) )?"
     rf"(?:correct\b|right(?={_BLANK}*(?:[.,;!)*\n]|$))"
     r"|the (?:(?:only|final|best|correct|right|closest) )*(?:answer|option|choice)\b)",
     re.IGNORECASE,
 )
 _END = re.compile(rf"{_CLOSED}{_BLANK}*(?:\n|$|[.!](?:\s|$))")
-_LINE_END = re.compile(r"[^\w\n]*(?:\n|$)")
 
 
-def reader(value: str, aside: str, alone: str) -> Callable[[str], str | None]:
+def reader(value: str, aside: str, alone: tuple[str, str]) -> Callable[[str], str | None]:
     """Make what reads the choice that a text declares last, as it is written there.
 
     Args:
         value: a pattern of a choice.
         aside: a pattern of a choice that stands later in a cue's sentence, with the group `value`.
-        alone: a pattern of what stands before a choice on a line that says nothing else.
+        alone: patterns of what stands before and after a choice in a sentence that says nothing else and is the last
+            of its line.
     """
     anywhere = re.compile(value)
     head = re.compile(f"{LEAD}(?P<value>{value})")
     later = re.compile(aside)
-    line = re.compile(rf"(?:^|\n)[^\w\n]*{alone}{_OPEN}$", re.IGNORECASE)
+    line = re.compile(rf"(?:^|\n|[.!?]\s)[^\w\n]*{alone[0]}{_OPEN}$", re.IGNORECASE)
+    line_end = re.compile(alone[1])
 
     def after_cue(declared: str) -> str | None:
         if match := head.match(declared):
@@ -58,7 +60,7 @@ def reader(value: str, aside: str, alone: str) -> Callable[[str], str | None]:
         return bool(
             (_RIGHT.match(text, end) and not _DOUBTED.search(lead))
             or (_CONCLUDED.search(lead) and _END.match(text, end))
-            or (line.search(lead) and _LINE_END.match(text, end))
+            or (line.search(lead) and line_end.match(text, end))
         )
 
     def read(text: str) -> str | None:

@@ -12,9 +12,14 @@ _NOUN = (
     r"|(?:the|correct|right|best|closest|nearest|final)\s+(?:option|choice|letter))"
 )
 _OF_WHAT = r"(?:\s+(?:to|for|of)\s+[^.:=\n]{1,60}?)?(?:\s*\((?![a-e]\))[^()\n]{1,20}\))?"
-_VERB = r"(?:is|was|equals|becomes|(?:would|will|must|should|has\s+to|turns\s+out\s+to|comes\s+out\s+to)\s+be)\b"
+_VERB = (
+    r"(?:is|was|equals|becomes"
+    r"|(?:would|will|must|should|has\s+to|(?:turns|comes)\s+out\s+to|seems\s+to|appears\s+to)\s+be)\b"
+)
 _LINK = rf"[*_`]*(?:\s*(?:[:=→]|[-=]>)+|,?\s*(?:(?:then|therefore|thus|hence)\s*,?\s*)?(?<=[\s*_`)]){_VERB})"
-_CUE = re.compile(rf"{_NOUN}{_OF_WHAT}{_LINK}|####|\\boxed\s*\{{", re.IGNORECASE)
+_NO_STEPS = r"(?![^\S\n]*[:*_]*[^\S\n]*\n\s*\d+[.)][^\S\n]+\w)"  # a numbered list begins
+_FINAL = r"####(?=[^\S\n]*\S+[^\S\n]*(?:\n|$))"  # as in GSM8K; a heading says more
+_CUE = re.compile(rf"{_NOUN}{_OF_WHAT}{_LINK}{_NO_STEPS}|{_FINAL}|\\boxed\s*\{{", re.IGNORECASE)
 _SUPPOSED = re.compile(
     r"\b(?:if|whether|unless|suppose|supposing|assume|assuming)\s+(?:(?:that|the|our|my|final|correct|right)\s+)*$",
     re.IGNORECASE,
@@ -24,9 +29,9 @@ _FAR = 60  # characters before a cue or a choice that may say what it means
 _BETWEEN = (
     "therefore|thus|hence|then|so|still|also|indeed|simply|just|clearly|now|actually|only|exactly|precisely|"
     "approximately|approx|about|around|roughly|nearly|almost|probably|likely|equal to|a total of|closest to|given by|"
-    "the|option|choice|letter|answer|rs|usd|inr|us"
+    r"most|to be|the|rs|usd|inr|us|(?:option|choice|letter|answer)(?!\s?\d)"
 )
-LEAD = rf"(?:[\s,:=*_~≈#({{\[`\"'“”‘’$€£₹¥\\]|\\[a-zA-Z]+\s*\{{|\b(?i:{_BETWEEN})\b\.?)*"
+LEAD = rf"(?:[\s,:=*_~≈#({{\[`\"'“”‘’$€£₹¥]|\\[a-zA-Z]+\s*\{{|\\(?![a-zA-Z])|\b(?i:{_BETWEEN})\b\.?)*+"
 """What may stand between a cue and its value: marks, markup, currency and words such as `therefore`."""
 
 _SENTENCE_ENDS = re.compile(r"\n|[.!?](?=\s+[A-Z]|\s*$)")

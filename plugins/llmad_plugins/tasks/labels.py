@@ -46,7 +46,7 @@ class LabelJudge:
         written = (re.sub(r"\d+$", lambda number: f"{blank}?{number[0]}", re.escape(label)) for label in self.labels)
         label = rf"(?<!\w)(?i:{'|'.join(written)})(?!\w)"
         one = rf"{label}(?!{blank}*(?:,|/|&|\band\b|\bor\b){blank}*{label})"
-        return reader(value=one, aside=f"(?P<value>{label})", alone="")
+        return reader(value=one, aside=f"(?P<value>{label})", alone=("", r"[^\w\n]*(?:\n|$)"))
 
     @cached_property
     def _growths(self) -> tuple[str, ...]:

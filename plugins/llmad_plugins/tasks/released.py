@@ -18,6 +18,7 @@ _TRAINED = Prompt(
     question=f"{_TASK}. {_WRITE}  \n\n{_INSTRUCTION}{_IN}\n{_RESPONSE}",
     question_with_input=f"{_TASK}, paired with an input that provides further context. {_WRITE} \n\n"
     f"{_INSTRUCTION}{_IN}\n{_INPUT}{_IN}\n{_RESPONSE}",
+    verbatim=True,
 )
 _ASKED = Prompt(question=f"{_TASK}. {_WRITE} \n\n{_INSTRUCTION}\n{_RESPONSE}")
 
