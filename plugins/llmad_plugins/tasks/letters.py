@@ -18,7 +18,7 @@ _NO_ARTICLE = rf"(?!(?<=A){_BLANK}+(?!(?:{_WORDS_AFTER})\b)[a-z])"
 _CAPITAL = rf"[A-E](?!\w|['’]\w){_NO_FORMULA}{_NO_LIST}{_NO_ARTICLE}"
 _LETTER = rf"\b(?:[A-Ea-e](?={_BLANK}*[*_]*\))|{_CAPITAL})"
 _BEFORE = r"(?:(?<!\w)\(\s*|\b(?i:option|choice|answer|is)\s+[(*_]*)"
-_AFTER = r"(?=[)\]}*_$\s]*(?:$|[.,;:!]|(?:because|since|as)\b))"
+_AFTER = r"(?=[)\]}*_$\s]*(?:$|[.,;:!]|(?:because|since|as|and|or)\b))"
 
 _declared = reader(
     value=_LETTER,

@@ -13,11 +13,9 @@ from math import isfinite
 from llmad_plugins.tasks.declared import LEAD, declarations, endings, settled
 
 _BLANK = r"[^\S\n]"
-_PLAIN = r"\d+(?:[.,]\d+)*"
-_TERM = rf"\(?{_BLANK}*-?[$€£₹¥]?{_PLAIN}%?{_BLANK}*\)?"
-_LEFT = (
-    rf"(?:[A-Za-z]\w{{0,15}}|{_TERM}(?:{_BLANK}*[-+*/×÷x]{_BLANK}*{_TERM})*){_BLANK}*="  # as in `x = 5`, `3 + 4 = 7`
-)
+_TERM = rf"\(?{_BLANK}*+-?[$€£₹¥]?\d++(?:[.,]\d++)*+%?{_BLANK}*+\)?{_BLANK}*+"
+_SUM = rf"{_TERM}(?:[-+*/×÷x]{_BLANK}*+{_TERM})*+"
+_LEFT = rf"(?:[A-Za-z]\w{{0,15}}{_BLANK}*+|{_SUM})="  # as in `x = 5`, `3 + 4 = 7`
 _NUMBER = r"(?>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)"
 _FRACTION = rf"(?>(?:(?P<whole>\d+){_BLANK}+)?(?P<top>\d+(?:\.\d+)?){_BLANK}*/{_BLANK}*(?P<bottom>\d+(?:\.\d+)?))"
 _NO_MORE = (  # the number is whole, and no part of something else
@@ -27,7 +25,7 @@ _NO_MORE = (  # the number is whole, and no part of something else
     rf"(?!{_BLANK}+\d)"
 )
 _DECLARED = re.compile(
-    rf"{LEAD}(?:{_LEFT}{LEAD})*(?P<sign>[-+]?)[$€£₹¥]?(?:{_FRACTION}|(?P<number>{_NUMBER})){_NO_MORE}"
+    rf"{LEAD}(?:{_LEFT}{LEAD})*+(?P<sign>[-+]?)[$€£₹¥]?(?:{_FRACTION}|(?P<number>{_NUMBER})){_NO_MORE}"
 )
 _RELEASED = r"-?\d+\.?\d*"  # evaluate.py of LLM-Adapters
 _DASHES = str.maketrans("−–", "--")
