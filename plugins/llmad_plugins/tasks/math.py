@@ -71,7 +71,7 @@ SETS = [
         math_layouts.gsm8k,
         _hub("openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee", "main"),
     ),
-    _set("mawps", "Problems of many sources, the simpler ones (Koncel-Kedziorski et al., 2016)"),
+    _set("mawps", "Problems of several sources (Koncel-Kedziorski et al., 2016)"),
     _set("MultiArith", "Arithmetic in several steps (Roy and Roth, 2015)"),
     _set("SingleEq", "Problems of one equation (Koncel-Kedziorski et al., 2015)"),
     _set("SVAMP", "One-step problems, varied so that shallow cues fail (Patel et al., 2021)", math_layouts.svamp),
