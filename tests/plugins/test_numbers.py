@@ -60,6 +60,8 @@ STRICT = {
     "The answer is 12 - 34 = -22 slices.": "-22",
     "The answer is 43 - (-51) = 94.": "94",
     "The answer is $5 + $3 = $8": "8",
+    "The answer is 3 * (4 + 5) = 27": "27",
+    r"The answer is $x = \boxed{5}$": "5",
     # none, or no single one
     "7": None,
     "": None,
@@ -80,6 +82,8 @@ STRICT = {
     "The answer is 3 times 5": None,
     "The answer is 2^5": None,
     "The answer is 5k": None,
+    "The answer is 4'000": None,
+    "The answer is 20 + 30": None,
     "The answer is 1,000/3": None,
     "The answer is 3/4/5": None,
     "The answer is 1/0": None,

@@ -13,10 +13,12 @@ _NOUN = (
 )
 _OF_WHAT = r"(?:\s+(?:to|for|of)\s+[^.:=\n]{1,60}?)?(?:\s*\((?![a-e]\))[^()\n]{1,20}\))?"
 _VERB = (
-    r"(?:is|was|equals|becomes"
+    r"(?:is|was|equals|becomes|comes\s+to"
     r"|(?:would|will|must|should|has\s+to|(?:turns|comes)\s+out\s+to|seems\s+to|appears\s+to)\s+be)\b"
 )
-_LINK = rf"[*_`]*(?:\s*(?:[:=→]|[-=]>)+|,?\s*(?:(?:then|therefore|thus|hence)\s*,?\s*)?(?<=[\s*_`)]){_VERB})"
+_LINK = (
+    rf"[*_`]*(?:\s*(?:[:=→]|[-=]>)+|\s[-–—](?=\s)|,?\s*(?:(?:then|therefore|thus|hence)\s*,?\s*)?(?<=[\s*_`)]){_VERB})"
+)
 _NO_STEPS = r"(?![^\S\n]*[:*_]*[^\S\n]*\n\s*\d+[.)][^\S\n]+\w)"  # a numbered list begins
 _FINAL = r"####(?=[^\S\n]*\S+[^\S\n]*(?:\n|$))"  # as in GSM8K; a heading says more
 _CUE = re.compile(rf"{_NOUN}{_OF_WHAT}{_LINK}{_NO_STEPS}|{_FINAL}|\\boxed\s*\{{", re.IGNORECASE)

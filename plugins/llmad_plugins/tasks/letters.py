@@ -23,7 +23,10 @@ _AFTER = r"(?=[)\]}*_$\s]*(?:$|[.,;:!]|(?:because|since|as|and|or)\b))"
 _declared = reader(
     value=_LETTER,
     aside=f"{_BEFORE}(?P<value>{_LETTER}){_AFTER}",
-    alone=(r"(?:option|choice|answer)\s+", r"\W*$"),  # at the end of the text: before, it may be a heading
+    alone=(
+        r"(?:answer\s+)?(?:option|choice|answer)\s+",
+        r"\W*$",
+    ),  # at the end of the text: before, it may be a heading
 )
 _GROWTHS = growths("A", "B", "(A)", "(B)")
 

@@ -19,7 +19,7 @@ _LEFT = rf"(?:[A-Za-z]\w{{0,15}}{_BLANK}*+|{_SUM})="  # as in `x = 5`, `3 + 4 = 
 _NUMBER = r"(?>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)"
 _FRACTION = rf"(?>(?:(?P<whole>\d+){_BLANK}+)?(?P<top>\d+(?:\.\d+)?){_BLANK}*/{_BLANK}*(?P<bottom>\d+(?:\.\d+)?))"
 _NO_MORE = (  # the number is whole, and no part of something else
-    r"(?!\d|[,.]\d|[²³^]|[kxyzn]\b)"
+    r"(?!\d|[,.'’]\d|[²³^]|[kxyzn]\b)"
     rf"(?![%)]*{_BLANK}*(?:[-/:]{_BLANK}*\d|[+*×÷]{_BLANK}*[\w(]|(?:x|times){_BLANK}*[\d(]))"
     rf"(?!{_BLANK}*(?:,|\band\b|\bor\b|\bto\b|&){_BLANK}*[$€£₹¥]?\d)"
     rf"(?!{_BLANK}+\d)"
@@ -32,7 +32,7 @@ _DASHES = str.maketrans("−–", "--")
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _GROWTHS = endings(
     *"0|.5|,000| 000|e7|e+7|/7| / 7| 7/8|^2|²|:7|k|x| and 7| or 7| to 7| & 7|, 7".split("|"),
-    *" - 7| + 7| * 7| x 7| × 7| ÷ 7|) + 7|%) + 7| = 7| times 7|. x".split("|"),
+    *" - 7| + 7| * 7| x 7| × 7| ÷ 7|) + 7|%) + 7| = 7| times 7|. x|'7| =|7 = 8".split("|"),
 )
 
 
