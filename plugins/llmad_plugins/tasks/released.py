@@ -1,7 +1,7 @@
 """How the scripts released with LLM-Adapters ask: finetune.py, evaluate.py and commonsense_evaluate.py.
 
-The prompts stand indented in their code, and the blanks of the indentation are part of them. Read from the last public
-version of each; `paper` asks so, and the quirks say what follows from it and what is left out.
+The prompts stand indented in their code, and the blanks of the indentation are part of them. Read from the newest
+versions found of each; `paper` asks so, and the quirks say what follows from it and what is left out.
 """
 
 from llmad import Prompt, Released
@@ -29,8 +29,8 @@ _QUIRKS = (
     "An answer that cannot be read counts as a wrong one and is not told apart.",
 )
 _LEFT_OUT = (
-    "Not reproduced: on a GPU the scripts never call eval(), so that dropout may act while scoring.",
-    "Not reproduced: what follows a second '### Response:' in an answer is cut off.",
+    "Not reproduced: the scripts call eval() on a CPU only, so that on a GPU dropout may act while scoring.",
+    "Not reproduced: the scripts cut an answer off where '### Response:' stands in it again.",
 )
 
 MATH = Released(
