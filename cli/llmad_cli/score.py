@@ -10,7 +10,7 @@ from llmad_cli.evaluate import SCORE_COLUMNS, score_row
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="JSON or JSON Lines; rows with output_pred and answer.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="Rows with output_pred and answer.", metavar="FILE")],
     task: Annotated[str, typer.Option("--task", "-t", help="The task that they answer.")],
     protocol: Annotated[str, typer.Option("--protocol", help="strict, or paper.")] = "strict",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the JSON goes, as a file.")] = None,

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmad import rows
-from llmad.errors import DataError, UsageError, nearest
+from llmad.errors import UsageError, nearest
 from llmad.score import Answer, Score, tally
+from llmad.table import Entry, bad_rows, entries
 from llmad.task import Task
 
 PROTOCOLS = ("strict", "paper")
-_SHOWN = 3  # faulty rows that are named; the others are counted
 _KEPT = ("index", "prediction", "answer", "correct")
 _TIMED = ("seconds", "tokens_per_second")
 
@@ -40,7 +39,7 @@ class StoredScore:
 
 
 def score(path: Path, task: Task, protocol: str = "strict") -> StoredScore:
-    """Score the answers of a file: a JSON list, or JSON Lines, of objects with `output_pred` and `answer`.
+    """Score the answers of a file whose rows have `output_pred` and `answer`; `table.entries` says which files.
 
     Args:
         path: such as the files that an evaluation leaves, or those of the scripts released with LLM-Adapters.
@@ -54,42 +53,37 @@ def score(path: Path, task: Task, protocol: str = "strict") -> StoredScore:
     """
     if protocol not in PROTOCOLS:
         raise UsageError("unknown-protocol", f"there is no protocol {protocol!r}", nearest(protocol, list(PROTOCOLS)))
-    entries = rows._entries(path)
-    if not entries:
-        raise DataError("empty-data", f"{path} holds no rows")
-    faults = [fault for number, entry in enumerate(entries, 1) for fault in _faults(task, number, entry)]
+    found = entries(path)
+    faults = [(entry, fault) for entry in found for fault in _faults(task, entry)]
     if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         hint = "a row needs output_pred, the text that the model wrote, and answer, the right one"
-        raise DataError("bad-row", f"{path}: {'; '.join(faults[:_SHOWN])}{more}", hint)
-    answers = [_answer(task, protocol, index, entry) for index, entry in enumerate(entries)]
+        raise bad_rows(str(path), faults, hint)
+    answers = [_answer(task, protocol, entry) for entry in found]
     return StoredScore(str(path), protocol, tally(task.name, answers), answers)
 
 
-def _faults(task: Task, number: int, entry: Any) -> Iterator[str]:
-    if not isinstance(entry, dict):
-        yield f"row {number} is no object"
-        return
+def _faults(task: Task, entry: Entry) -> Iterator[str]:
     for field, kinds in (("output_pred", str), ("answer", str | int | float)):
-        value = entry.get(field)
-        if field not in entry:
-            yield f"row {number} has no field {field!r}"
+        value = entry.values.get(field)
+        if field not in entry.values:
+            yield f" has no field {field!r}"
         elif not isinstance(value, kinds) or isinstance(value, bool):
-            yield f"row {number}: {field} is {type(value).__name__}, not text"
+            yield f": {field} is {type(value).__name__}, not text"
         elif field == "answer":
-            yield from _unreadable(task, number, str(value))
+            yield from _unreadable(task, str(value))
 
 
-def _unreadable(task: Task, number: int, gold: str) -> Iterator[str]:
+def _unreadable(task: Task, gold: str) -> Iterator[str]:
     try:
         task.judge(gold)
     except ValueError as error:
-        yield f"row {number}: task {task.name} cannot read the right answer: {error}"
+        yield f": task {task.name} cannot read the right answer: {error}"
 
 
-def _answer(task: Task, protocol: str, index: int, entry: dict[str, Any]) -> Answer:
-    gold, text = str(entry["answer"]), entry["output_pred"]
+def _answer(task: Task, protocol: str, entry: Entry) -> Answer:
+    gold, text = str(entry.values["answer"]), entry.values["output_pred"]
     judge = task.judge(gold)
     found = judge.read(text, protocol)
     right = found is not None and judge.agree(found, gold)
-    return Answer(task.name, index, str(entry.get("instruction", "")), text, found, gold, right, tokens=0)
+    question = str(entry.values.get("instruction", ""))
+    return Answer(task.name, entry.number - 1, question, text, found, gold, right, tokens=0)

@@ -58,7 +58,7 @@ def test_it_is_described_for_machines(task, written):
 
 
 @pytest.mark.parametrize(("row", "fault"), [
-    ("text", "row 2 is no object"),
+    ("text", "row 2 is "),
     ({"answer": "1"}, "row 2 has no field 'output_pred'"),
     ({"output_pred": "1"}, "row 2 has no field 'answer'"),
     ({"output_pred": None, "answer": "1"}, "row 2: output_pred is NoneType, not text"),

@@ -63,7 +63,7 @@ def test_every_right_answer_of_the_sets_is_read(name):
     ("addsub", 0), ("aqua", 2), ("gsm8k", 23), ("multiarith", 0), ("singleeq", 0), ("svamp", 0),
 ])  # fmt: skip
 def test_strict_reads_every_rationale_that_declares_an_answer(name, unread):
-    found = rows.rows(registry().task(name), "test", str(MATH), 0, 0)
+    found = rows.rows(registry().task(name), "test", str(MATH), 0, 0).rows
     silent = [row["output"] for row in found if judge(row["answer"]).read(row["output"], "strict") is None]
     assert len(silent) == unread
     assert all(
@@ -82,6 +82,6 @@ def test_strict_reads_what_the_training_set_teaches():
 
 @present
 def test_every_rationale_settles_where_it_ends():
-    for row in rows.rows(registry().task("aqua"), "test", str(MATH), 0, 0):
+    for row in rows.rows(registry().task("aqua"), "test", str(MATH), 0, 0).rows:
         read = LetterJudge().read(row["output"], "strict")
         assert LetterJudge().settled(row["output"]) is (read is not None)
