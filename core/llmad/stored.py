@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from llmad.errors import UsageError, nearest
+from llmad.exam import PROTOCOLS
 from llmad.score import Answer, Score, tally
 from llmad.table import Entry, bad_rows, entries
 from llmad.task import Task
 
-PROTOCOLS = ("strict", "paper")
 _KEPT = ("index", "prediction", "answer", "correct")
 _TIMED = ("seconds", "tokens_per_second")
 
