@@ -137,7 +137,7 @@ def opened(run: RunDir, recipe: dict[str, Any], new: bool = True) -> Iterator[Ru
         with _told(run):
             run.set_status("running")
             yield run
-        run.set_status("done")
+            run.set_status("done")
 
 
 @contextmanager
