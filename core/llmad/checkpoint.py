@@ -59,7 +59,7 @@ def save(
     Raises:
         StorageError: it cannot be written, or not be read back; the older ones are still there.
     """
-    final = folder / f"step-{step:08d}"
+    final = folder / _name(step)
     state, cursor = _optimizer_tensors(adam), {"step": step, "recipe": recipe, "versions": dict(versions or {})}
     make(folder)
     with appearing(final) as partial:
@@ -67,9 +67,18 @@ def save(
         replace(partial / OPTIMIZER, lambda file: save_file(state, file), lambda file: check_tensors(file, state))
         write_json(partial / CURSOR, {**cursor, "scaler": scaler.state_dict()})
         write_json(partial / MANIFEST, {name: _sum(partial / name) for name in _files(partial)})
-    for old in [path for path in _checkpoints(folder) if path.name <= final.name][:-keep]:
-        discard(old)
+    prune(folder, step, keep)
     return final
+
+
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Delete all checkpoints up to that of a step, which must be whole, but the newest `keep`.
+
+    Raises:
+        StorageError: one cannot be deleted.
+    """
+    for old in [path for path in _checkpoints(folder) if path.name <= _name(step)][:-keep]:
+        discard(old)
 
 
 def newest(folder: Path) -> Found | None:
@@ -107,6 +116,10 @@ def restore(adam: torch.optim.Optimizer, scaler: torch.amp.GradScaler, path: Pat
             raise ResumeError("other-optimizer", f"{path / OPTIMIZER} belongs to other parameters")
         parameter = parameters[int(place)]
         adam.state[parameter][key] = tensor.to(parameter.device)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -216,6 +216,7 @@ def _train(own: _Setup, observe: Observe) -> None:
     """The steps that are left, with their metrics and checkpoints."""
     recipe, run, model = own.recipe, own.run, own.base.model
     run.rewind(own.done)
+    checkpoint.prune(run.checkpoints, own.done, recipe.save_total_limit)  # a killed run may not have come to it
     pad, before = data.pad_token(own.base.tokenizer), frozen.sums(model)
     steps = train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.scaler, own.done)
     with watching() as watch:

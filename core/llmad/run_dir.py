@@ -131,10 +131,10 @@ def opened(run: RunDir, recipe: dict[str, Any], new: bool = True) -> Iterator[Ru
     with lock.locked(run.path) if new else nullcontext():
         if new and run.exists():
             raise _taken(str(run.path))
-        for folder in (run.path, run.checkpoints, run.evaluation):
-            sweep(folder)
-        write_json(run.recipe, recipe)
         with _told(run):
+            for folder in (run.path, run.checkpoints, run.evaluation):
+                sweep(folder)
+            write_json(run.recipe, recipe)
             run.set_status("running")
             yield run
             run.set_status("done")
@@ -142,7 +142,7 @@ def opened(run: RunDir, recipe: dict[str, Any], new: bool = True) -> Iterator[Ru
 
 @contextmanager
 def _told(run: RunDir) -> Iterator[None]:
-    """What ends the block early becomes the status."""
+    """What ends the block early becomes the status; without a recipe there is no run yet."""
     try:
         with storing(run.path):
             yield
@@ -153,7 +153,8 @@ def _told(run: RunDir) -> Iterator[None]:
     except BaseException as error:
         code = error.code if isinstance(error, LlmadError) else type(error).__name__
         with suppress(StorageError):  # the disk may be what failed; the error itself is what matters
-            run.set_status("failed", code=code, message=str(error))
+            if run.recipe.exists():
+                run.set_status("failed", code=code, message=str(error))
         raise
 
 
