@@ -35,6 +35,13 @@ def test_a_folder_appears_and_is_replaced_with_nothing_left_beside_it(tmp_path):
 
 
 @pytest.mark.usefixtures("exchanges")
+def test_an_empty_folder_may_be_there_already(tmp_path):
+    (tmp_path / "a").mkdir()
+    fill(tmp_path / "a", "one")
+    assert content(tmp_path / "a") == {"a": "one", "b": "one"}
+
+
+@pytest.mark.usefixtures("exchanges")
 def test_what_fails_leaves_the_old_one(tmp_path):
     fill(tmp_path / "a", "one")
     with pytest.raises(KeyError), appearing(tmp_path / "a") as temporary:
