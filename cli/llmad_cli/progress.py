@@ -110,13 +110,15 @@ class TrainingView(ScoringView):
         if event.scores:
             rows = [{"who": who, **score_row(score.describe())} for who, score in event.scores.items()]
             print_rows(rows, {"who": "model", **SCORE_COLUMNS})
-        out.print(inert(f"run directory: {event.output}"), soft_wrap=True)
+        said = "the run was done already, and nothing is left to do; " if event.already else ""
+        out.print(inert(f"{said}run directory: {event.output}"), soft_wrap=True)
 
 
 def _plan(event: Prepared) -> Group:
     recipe, plan, checks = event.recipe, event.plan, event.checks
     left_out = f", {checks.left_out:,} left out (longer than {recipe.max_length} tokens)" if checks.left_out else ""
-    goes_on = f", going on after step {event.done:,}" if event.done else ""
+    place = f" from {event.resumed}" if event.resumed else ""
+    goes_on = f", going on after step {event.done:,}{place}" if event.done else ""
     built_on = f" on top of {', '.join(recipe.frozen)}, frozen" if recipe.frozen else ""
     chats = f"{event.conversations:,} conversations of " if event.conversations else ""
     quantised = f", quantised as {event.quantization}" if event.quantization else ""

@@ -137,6 +137,16 @@ def _load(
     return mount(model, spec, modules, name)
 
 
+def content(model: nn.Module, name: str = "default") -> Tensors:
+    """The tensors that `save` writes for an adapter, as copies on the CPU.
+
+    Raises:
+        UsageError: no adapter has that name.
+    """
+    own = attached(model, name)
+    return own.spec.export(_tensors(own.modules))[1]
+
+
 def run_adapter(folder: Path) -> Path:
     """A run directory stands for the adapter in it."""
     return folder / "adapter" if (folder / "adapter").is_dir() else folder

@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,8 +17,9 @@ from llmad import placement
 from llmad.errors import LlmadWarning, ModelError
 from llmad.evaluate import Question, acting, answer_batch, batches, questions
 from llmad.exam import Manner
-from llmad.files import write_json
+from llmad.files import make, write_json
 from llmad.journal import Journal
+from llmad.lock import locked
 from llmad.pretrained import Pretrained
 from llmad.prompt import Prompt, Row
 from llmad.score import Answer, Score, tally
@@ -104,6 +106,17 @@ def ask(
     Raises:
         LlmadError: of every kind.
     """
+    with ExitStack() as stack:
+        for place in dict.fromkeys(place for sheet in sheets for place in sheet.places):
+            make(place)
+            stack.enter_context(locked(place))
+        return _ask(base, sheets, size, observe, mix)
+
+
+def _ask(
+    base: Pretrained, sheets: Sequence[Sheet], size: int, observe: Callable[[Any], None], mix: bool
+) -> list[Result]:
+    """As `ask`, in places that are locked."""
     desks = [_Desk(sheet, Journal(sheet.places[0] / sheet.file, _identity(sheet)), observe) for sheet in sheets]
     for name in dict.fromkeys(sheet.task.name for sheet in sheets):
         _ask_task(base, [desk for desk in desks if desk.sheet.task.name == name], size, mix)

@@ -1,14 +1,13 @@
 """Checkpoints: the adapter and the optimizer after a step, in a directory that is whole or not there.
 
-A checkpoint is written to a temporary directory, synced, given a manifest of SHA-256 sums last, and renamed into
-place. One whose manifest does not agree is passed over, and the newest that does is used.
+A checkpoint is written aside, synced, read back and compared with what is in memory, given a manifest of SHA-256 sums
+last, and renamed into place; only then do older ones go. One whose manifest does not agree is passed over, and the
+newest that does is used.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmad.errors import ResumeError, StorageError
-from llmad.files import storing, write_json
+from llmad.files import make, replace, write_json
+from llmad.folder import appearing, discard
+from llmad.proof import check_tensors
 
 MANIFEST, OPTIMIZER, CURSOR = "manifest.json", "optimizer.safetensors", "cursor.json"
 
@@ -30,6 +31,7 @@ class Found:
     step: int
     recipe: dict[str, Any]
     skipped: tuple[str, ...]
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def save(
@@ -40,28 +42,43 @@ def save(
     scaler: torch.amp.GradScaler,
     recipe: dict[str, Any],
     keep: int,
+    versions: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the checkpoint of a step, then delete all but the newest `keep`.
+    """Write the checkpoint of a step and read it back, then delete all before it but the newest `keep`.
+
+    Args:
+        folder: where checkpoints lie; made if it is not there.
+        step: its number.
+        save_adapter: writes the adapter to a directory, and raises if it is not read back as it was.
+        adam: the optimizer.
+        scaler: of the loss.
+        recipe: what a continuation must have in common with the run.
+        keep: how many are kept, this one included.
+        versions: what a continuation is told of where it differs.
 
     Raises:
-        StorageError: it cannot be written; the older ones are still there.
+        StorageError: it cannot be written, or not be read back; the older ones are still there.
     """
-    final = folder / f"step-{step:08d}"
-    temporary = folder / f".{final.name}.partial"
-    with storing(final):
-        shutil.rmtree(temporary, ignore_errors=True)
-        save_adapter(temporary)
-        save_file(_optimizer_tensors(adam), temporary / OPTIMIZER)
-        write_json(temporary / CURSOR, {"step": step, "recipe": recipe, "scaler": scaler.state_dict()})
-        write_json(temporary / MANIFEST, {name: _sum(temporary / name) for name in _files(temporary)})
-        for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        _sync(folder)
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+    final = folder / _name(step)
+    state, cursor = _optimizer_tensors(adam), {"step": step, "recipe": recipe, "versions": dict(versions or {})}
+    make(folder)
+    with appearing(final) as partial:
+        save_adapter(partial)
+        replace(partial / OPTIMIZER, lambda file: save_file(state, file), lambda file: check_tensors(file, state))
+        write_json(partial / CURSOR, {**cursor, "scaler": scaler.state_dict()})
+        write_json(partial / MANIFEST, {name: _sum(partial / name) for name in _files(partial)})
+    prune(folder, step, keep)
     return final
+
+
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Delete all checkpoints up to that of a step, which must be whole, but the newest `keep`.
+
+    Raises:
+        StorageError: one cannot be deleted.
+    """
+    for old in [path for path in _checkpoints(folder) if path.name <= _name(step)][:-keep]:
+        discard(old)
 
 
 def newest(folder: Path) -> Found | None:
@@ -71,12 +88,12 @@ def newest(folder: Path) -> Found | None:
         StorageError: there are checkpoints, and every one is damaged.
     """
     skipped: list[str] = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(_checkpoints(folder)):
         if fault := _fault(path):
             skipped.append(f"{path.name}: {fault}")
             continue
         cursor = json.loads((path / CURSOR).read_text(encoding="utf-8"))
-        return Found(path, cursor["step"], cursor["recipe"], tuple(skipped))
+        return Found(path, cursor["step"], cursor["recipe"], tuple(skipped), cursor["versions"])
     if skipped:
         hint = "start again in another --output, or delete the checkpoints to start again in this one"
         raise StorageError("broken-checkpoints", f"{folder} holds no whole checkpoint: {'; '.join(skipped)}", hint)
@@ -101,6 +118,15 @@ def restore(adam: torch.optim.Optimizer, scaler: torch.amp.GradScaler, path: Pat
         adam.state[parameter][key] = tensor.to(parameter.device)
 
 
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All of them, whole or damaged, the oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
 def _optimizer_tensors(adam: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
     return {
@@ -114,10 +140,10 @@ def _fault(path: Path) -> str:
     """What is wrong with a checkpoint; empty where nothing is."""
     try:
         sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(sums, dict) or set(_files(path)) - {MANIFEST} != sums.keys():
+        if not isinstance(sums, dict) or CURSOR not in sums or set(_files(path)) - {MANIFEST} != sums.keys():
             return f"its files are not those of {MANIFEST}"
         return next((f"{name} does not agree with its sum" for name in sums if _sum(path / name) != sums[name]), "")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -132,11 +158,3 @@ def _sum(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,9 +1,7 @@
 """Merged: a base with adapters folded into its weights, compared with the adapted base and written as a model."""
 
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from llmad.attachment import detach, disabled, state
 from llmad.averaging import average
 from llmad.dequantised import dequantised
 from llmad.errors import LlmadWarning, ModelError, UsageError
-from llmad.files import check_writable, storing, write_json
+from llmad.files import check_writable, write_json
+from llmad.folder import appearing
 from llmad.memory import enough_memory
 from llmad.merging import merge
 from llmad.prompt import Prompt
@@ -122,7 +121,7 @@ def merge_adapters(
         dtype=str(base.model.dtype).removeprefix("torch."),
     )
     _check_same(result, float((found - wanted).abs().max()), wanted, base.model.dtype)
-    with _appearing(output.absolute()) as folder:
+    with appearing(output.absolute()) as folder:
         base.model.generation_config = pretrained.generation_config(name)
         base.model.save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
@@ -220,18 +219,3 @@ def _check_same(result: Merged, difference: float, wanted: Tensor, dtype: torch.
             f"{result.dtype} allows {tolerance:g} of the largest and half of the adapter's change",
             "keep the adapter attached, or merge into a base of a wider dtype",
         )
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder that is filled under another name and appears whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.partial")
-    with storing(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            folder.rmdir() if folder.exists() else None
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)

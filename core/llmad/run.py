@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +12,33 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from llmad import adapter_dir, checkpoint, data, frozen, placement, pretrained, prompting, report, rows, run_dir, train
+from llmad import (
+    adapter_dir,
+    checkpoint,
+    data,
+    frozen,
+    placement,
+    pretrained,
+    prompting,
+    report,
+    resuming,
+    rows,
+    run_dir,
+    train,
+)
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
 from llmad.attachment import attach, attached, parameters, state
 from llmad.checks import Checks, check
-from llmad.errors import LlmadWarning, ModelError, ResumeError, UsageError
+from llmad.errors import LlmadWarning, ModelError, UsageError
 from llmad.exam import Exam, manner
+from llmad.files import sync
 from llmad.fingerprint import fingerprint
+from llmad.folder import appearing
+from llmad.lock import locked
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
 from llmad.prompt import Prompt, Row
+from llmad.proof import check_adapter
 from llmad.quantization import quantization
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
@@ -30,10 +48,6 @@ from llmad.scoring import adapter_hash
 from llmad.sets import sets_in, tasks_in
 from llmad.stopping import Stopped, watching
 from llmad.task import Task
-
-# What may differ between a run and its continuation: how long it goes on, where, and what is only looked at.
-_MAY_CHANGE = {"output_dir", "max_steps", "num_train_epochs", "logging_steps", "save_steps", "save_total_limit",
-               "do_eval", "max_eval_samples", "per_device_eval_batch_size", "device_map", "offload_folder"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,14 +68,16 @@ class Prepared:
     learning_rate: float
     output: Path
     conversations: int = 0
+    resumed: Path | None = None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The run is over: where it lies, and the scores of base and adapter if they were asked for."""
+    """The run is over, now or `already`: where it lies, and the scores of base and adapter if they were asked for."""
 
     output: Path
     scores: dict[str, Score]
+    already: bool = False
 
 
 Event = Prepared | train.Step | Scoring | Finished
@@ -97,7 +113,7 @@ class _Setup:
     @property
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run."""
-        return _identity(self.recipe, self.rows)
+        return resuming.identity(self.recipe, self.rows)
 
 
 def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, dry: bool = False) -> None:
@@ -112,14 +128,23 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     Raises:
         LlmadError: of every kind; until training begins nothing is written.
     """
-    own = _set_up(recipe, resume)
-    observe(_prepared(own))
-    if dry:
-        return
+    with locked(resume) if resume and not dry else nullcontext():
+        own = _set_up(recipe, resume)
+        observe(_prepared(own))
+        if own.done == own.schedule.steps and resuming.is_over(own.run, own.recipe, own.base.model):
+            observe(Finished(own.run.path, {}, already=True))
+        elif not dry:
+            _run(own, observe, resume is None)
+
+
+def _run(own: _Setup, observe: Observe, new: bool) -> None:
+    """Train, save, score and report."""
+    recipe = own.recipe
     cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
-    with run_dir.opened(own.run, recipe.model_dump(mode="json")), enough_memory(cure):
+    with run_dir.opened(own.run, recipe.model_dump(mode="json"), new), enough_memory(cure):
         _train(own, observe)
-        _save_adapter(own, own.run.adapter)
+        with appearing(own.run.adapter) as folder:
+            _save_adapter(own, folder)
         scores = _score_both(own, observe) if own.test_rows else {}
         report.plot_loss(own.run.read_metrics(), own.run.path / "loss.png")
         report.write_card(own.run.path / "README.md", recipe.model_dump(mode="json"), _facts(own), scores)
@@ -134,7 +159,10 @@ def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
     examples = loaded.rows
     found = checkpoint.newest(run.checkpoints) if resume else None
     if found:
-        _check_same(_identity(recipe, examples), found.recipe)
+        resuming.check_same(resuming.identity(recipe, examples), found.recipe)
+        resuming.say_versions(found.versions)
+    elif resume:
+        resuming.check_nothing_saved(run)
     test_rows = _test_rows(recipe, task) if recipe.do_eval else []
     tests = _tests(recipe, task, test_rows)
 
@@ -188,6 +216,7 @@ def _train(own: _Setup, observe: Observe) -> None:
     """The steps that are left, with their metrics and checkpoints."""
     recipe, run, model = own.recipe, own.run, own.base.model
     run.rewind(own.done)
+    checkpoint.prune(run.checkpoints, own.done, recipe.save_total_limit)  # a killed run may not have come to it
     pad, before = data.pad_token(own.base.tokenizer), frozen.sums(model)
     steps = train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.scaler, own.done)
     with watching() as watch:
@@ -206,8 +235,9 @@ def _train(own: _Setup, observe: Observe) -> None:
 
 def _save_checkpoint(own: _Setup, step: int) -> None:
     folder, keep = own.run.checkpoints, own.recipe.save_total_limit
-    folder.mkdir(exist_ok=True)
-    checkpoint.save(folder, step, partial(_save_adapter, own), own.adam, own.scaler, own.identity, keep)
+    sync(own.run.metrics)  # no later than the steps that they tell of
+    write = partial(_save_adapter, own)
+    checkpoint.save(folder, step, write, own.adam, own.scaler, own.identity, keep, resuming.versions())
 
 
 def _check_reached(own: _Setup) -> None:
@@ -238,16 +268,6 @@ def _longest(recipe: Recipe, model: Any) -> int:
     return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
 
 
-def _check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
-    changed = [
-        f"{key}: {before.get(key)!r} then, {now[key]!r} now"
-        for key in now
-        if key not in _MAY_CHANGE and before.get(key) != now[key]
-    ]
-    if changed:
-        raise ResumeError("other-recipe", f"the run cannot go on with another recipe: {'; '.join(changed)}")
-
-
 def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
     if not rows.both_splits(recipe.data):
         raise UsageError("no-test-rows", f"do_eval: {recipe.data} holds the training rows only", "use llmad evaluate")
@@ -265,13 +285,9 @@ def _tests(recipe: Recipe, task: Task, test_rows: list[Row]) -> dict[str, list[R
     return sets
 
 
-def _identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:
-    frozen = list(map(list, recipe.frozen.items()))  # their order counts
-    return {**recipe.model_dump(mode="json"), "frozen": frozen, "rows": rows.fingerprint(examples)}
-
-
 def _save_adapter(own: _Setup, path: Path) -> None:
     adapter_dir.save(own.base.model, path, about=_about(own), built_on=own.built_on)
+    check_adapter(own.base.model, path)
 
 
 def _about(own: _Setup) -> dict[str, Any]:
@@ -296,6 +312,7 @@ def _prepared(own: _Setup) -> Prepared:
         end=own.base.tokenizer.eos_token,
         steps=own.schedule.steps,
         done=own.done,
+        resumed=own.found.path if own.found else None,
         skipped=own.found.skipped if own.found else (),
         device=placement.devices(own.base.model),
         quantization=quantization(own.base.model),

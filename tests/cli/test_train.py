@@ -79,7 +79,8 @@ def test_a_finished_run_is_resumed_without_a_step(llmad, trained, tmp_path, plac
     for words in (("--resume", "run"), ("--resume", "auto", "-o", "run")):
         done = llmad("train", *words)
         assert done.code == 0, done.err
-        assert "going on after step 2" in done.out
+        assert "going on after step 2 from run/checkpoints/step-00000002" in done.out
+        assert "the run was done already, and nothing is left to do; run directory: run" in done.out
         assert "step 1/2" not in done.err
 
 
@@ -295,6 +296,14 @@ def long_run(place, rows, folder):
     yield words, process
     process.kill()
     process.communicate()
+
+
+def test_a_run_that_goes_on_is_not_gone_on_with_twice(long_run, refused, place):
+    words, process = long_run
+    process.send_signal(signal.SIGSTOP)
+    said = refused(6, *words, "--resume", "auto")
+    assert f"error: out is in use by process {process.pid} on " in said
+    process.send_signal(signal.SIGCONT)
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_adapter(llmad, long_run, place):

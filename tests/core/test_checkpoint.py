@@ -1,17 +1,23 @@
 """Checkpoints: whole or not there, and checked before they are used."""
 
+import errno
 import json
 import os
+import stat
 from functools import partial
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import llmad
 from llmad import checkpoint
 from llmad.errors import ResumeError, StorageError
+from llmad.files import sweep
+from llmad.proof import check_adapter
+from tests.outage import Killed, outage
 
 OFF = torch.amp.GradScaler("cpu", enabled=False)
 FILES = ["adapter_config.json", "adapter_model.safetensors", "cursor.json", "llmad.json", "optimizer.safetensors"]
@@ -104,15 +110,112 @@ def test_one_that_was_not_finished_is_not_seen_and_gives_way(save, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-@pytest.mark.parametrize(("owner", "name"), [(checkpoint.Path, "rename"), (os, "fsync")])
-def test_a_failed_write_leaves_the_older_ones(save, tmp_path, monkeypatch, owner, name):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def put(model, adam, tmp_path):
+    """Save in a folder of its own: `put("a", 1)`."""
 
-    save(1, keep=1)
-    monkeypatch.setattr(owner, name, full)
-    with pytest.raises(StorageError, match="No space left"):
-        save(2, keep=1)
+    def put(folder, step):
+        def write(place):
+            llmad.save(model, place)
+            check_adapter(model, place)
+
+        checkpoint.save(tmp_path / folder, step, write, adam, OFF, {}, 1)
+        return tmp_path / folder
+
+    return put
+
+
+def whole(folder, steps):
+    """Assert that a folder has a whole checkpoint of one of these steps."""
+    found = checkpoint.newest(folder)
+    assert found.step in steps
+    assert found.skipped == ()
+    return found.step
+
+
+def count(put):
+    put("count", 1)
+    with outage() as calls:
+        put("count", 2)
+    assert {"fsync", "rename", "replace", "save_file", "write_bytes", "rmdir", "unlink"} <= set(calls)
+    return len(calls)
+
+
+def test_whatever_call_fails_is_named_and_a_whole_checkpoint_is_left(put):
+    errors = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES]
+    told = {}
+    for number in range(count(put)):
+        error = errors[number % len(errors)]
+        folder = put(str(number), 1)
+        try:
+            with outage(number, error):
+                put(str(number), 2)
+        except StorageError as failure:
+            told[failure] = os.strerror(error)
+        else:
+            whole(folder, {2})
+        whole(folder, {1, 2})
+    assert len(told) > number * 0.9
+    assert all(what in str(failure) and failure.hint and failure.exit_code == 6 for failure, what in told.items())
+
+
+def test_wherever_it_is_killed_a_whole_checkpoint_is_left(put):
+    found = []
+    for number in range(count(put)):
+        folder = put(str(number), 1)
+        with pytest.raises(Killed), outage(number):
+            put(str(number), 2)
+        found.append(whole(folder, {1, 2}))
+        sweep(folder)
+        assert {int(path.name[-8:]) for path in folder.iterdir()} - {1} <= {found[-1]}
+    assert found == sorted(found)  # there is one call that commits
+    assert set(found) == {1, 2}
+
+
+def test_a_step_is_saved_again_over_a_damaged_one(put, tmp_path):
+    folder = put("a", 1)
+    (folder / "step-00000001" / "manifest.json").write_text("{")
+    for number in range(count(put)):
+        with pytest.raises(Killed), outage(number):
+            put("a", 1)
+        assert (folder / "step-00000001").is_dir()
+    put("a", 1)
+    whole(folder, {1})
+
+
+def test_an_older_one_goes_only_after_the_next_is_read_back(put, monkeypatch):
+    folder = put("a", 1)
+
+    def spoil(tensors, path):
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", spoil)
+    with pytest.raises(StorageError, match=r"optimizer.* does not hold what was written: 0\.step"):
+        put("a", 2)
+    assert [path.name for path in folder.iterdir()] == ["step-00000001"]
+
+
+def test_later_ones_are_not_counted_among_the_newest(save, tmp_path):
+    (tmp_path / "step-00000009").mkdir()
+    for step in (1, 2, 3):
+        save(step)
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "3", "9"]
+
+
+def test_the_umask_says_who_may_read(put):
+    before = os.umask(0o027)
+    try:
+        folder = put("a", 1)
+    finally:
+        os.umask(before)
+    for path in (folder, *folder.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o750 if path.is_dir() else 0o640)
+
+
+def test_an_empty_one_with_an_empty_manifest_is_passed_over(save, tmp_path):
+    save(1)
+    (tmp_path / "step-00000002").mkdir()
+    (tmp_path / "step-00000002" / "manifest.json").write_text("{}")
     assert checkpoint.newest(tmp_path).step == 1
 
 

@@ -1,13 +1,17 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from llmad import files
 from llmad.errors import StorageError
-from llmad.files import check_writable, replace, storing, write_json, write_text
+from llmad.files import check_writable, make, replace, storing, sweep, write_json, write_text
 
 
 def test_json_is_readable_and_ends_in_a_line_feed(tmp_path):
@@ -77,3 +81,48 @@ def test_a_folder_that_takes_no_files_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # for root every folder takes files
     with pytest.raises(StorageError, match="may not be written"):
         check_writable(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [(errno.ENOSPC, "free space"), (errno.EDQUOT, "quota"), (errno.EROFS, "mount"), (errno.EACCES, "let this user"),
+     (errno.EIO, "failing"), (errno.EFBIG, "ulimit -f")],
+)  # fmt: skip
+def test_what_would_help_is_said(tmp_path, number, cure):
+    with pytest.raises(StorageError) as error, storing(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert cure in error.value.hint
+    with pytest.raises(StorageError) as error, storing(tmp_path):
+        raise SafetensorError(f"Error while serializing: I/O error: x (os error {number})")
+    assert cure in error.value.hint
+
+
+def test_text_that_is_read_back_otherwise_is_an_error(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "old")
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: write(path, content[:-1]))
+    with pytest.raises(StorageError, match="does not hold what was written") as error:
+        write_text(tmp_path / "a", "new")
+    assert error.value.exit_code == 6
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_is_made_with_those_that_it_lies_in(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync", synced.append)
+    make(tmp_path / "a" / "b")
+    make(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert synced == [tmp_path / "a", tmp_path]
+
+
+def test_only_what_is_unfinished_is_swept_away(tmp_path):
+    (tmp_path / ".a.partial").mkdir()
+    (tmp_path / ".a.partial" / "file").touch()
+    (tmp_path / ".link.gone").symlink_to(tmp_path)
+    for name in (".b.gone", "c.jsonl.partial", ".d", "e"):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    sweep(tmp_path / "missing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".d", "c.jsonl.partial", "e"]

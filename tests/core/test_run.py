@@ -179,11 +179,21 @@ def test_a_resume_with_nothing_but_damaged_checkpoints_is_refused(stopped):
         train_adapter(recipe, lambda _: None, path)
 
 
-def test_a_resume_before_the_first_checkpoint_starts_again(stopped, straight):
+def test_a_resume_before_the_first_checkpoint_starts_again(told, tmp_path, straight):
+    recipe = told(output_dir=str(tmp_path / "run"), adapter=DROPOUT, max_steps=6, save_steps=2)
+    with pytest.raises(StopError):
+        train_adapter(recipe, stop_after(1))
+    assert steps_of(recipe, tmp_path / "run") == [1, 2, 3, 4, 5, 6]
+    assert tensors(tmp_path / "run" / "adapter") == tensors(straight / "adapter")
+
+
+def test_a_resume_whose_checkpoints_are_gone_is_refused(stopped):
     recipe, path = stopped
     shutil.rmtree(path / "checkpoints")
-    assert steps_of(recipe, path) == [1, 2, 3, 4, 5, 6]
-    assert tensors(path / "adapter") == tensors(straight / "adapter")
+    with pytest.raises(StorageError, match="has saved checkpoints") as error:
+        train_adapter(recipe, lambda _: None, path)
+    assert error.value.code == "no-checkpoints"
+    assert status(path)["status"] == "failed"
 
 
 @pytest.mark.parametrize("quantizer", ["int8", "nf4"])

@@ -91,3 +91,43 @@ def test_a_fresh_run_has_nothing_to_rewind(run):
     run.path.mkdir()
     run.rewind(0)
     assert run.read_metrics() == []
+
+
+def test_what_a_killed_run_left_unfinished_is_nothing(run):
+    run.path.mkdir()
+    for name in (".lock", ".recipe.json.x1y2.partial", ".adapter.gone"):
+        (run.path / name).touch()
+    assert choose(str(run.path), "stem").path == run.path
+    with opened(run, {}):
+        assert sorted(path.name for path in run.path.iterdir()) == [".lock", "recipe.json", "status.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["recipe.json", "status.json"]
+
+
+def test_a_run_that_was_filled_since_it_was_chosen_is_refused(run):
+    with opened(run, {"seed": 1}):
+        pass
+    with pytest.raises(UsageError, match="is not empty"), opened(run, {"seed": 2}):
+        pytest.fail("the run began")
+    assert run.told() == {"seed": 1}
+
+
+def test_a_run_that_is_open_is_refused(run):
+    with opened(run, {}), pytest.raises(StorageError, match="in use by process"), opened(run, {}):
+        pytest.fail("the run began")
+    assert run.status() == "done"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
+def test_a_status_that_cannot_be_read_is_none(run, content):
+    run.path.mkdir()
+    assert run.status() == ""
+    (run.path / "status.json").write_text(content)
+    assert run.status() == ""
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[1]", '{"step": "x"}', '{"step": 1', "\xff"])
+def test_a_damaged_line_is_named(run, line):
+    run.path.mkdir()
+    run.metrics.write_bytes(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n'.encode("latin-1"))
+    with pytest.raises(StorageError, match=r"metrics\.jsonl:2: no line of metrics"):
+        run.read_metrics()

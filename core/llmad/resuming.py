@@ -1,0 +1,92 @@
+"""Resuming: whether a run may be gone on with, as what, and whether there is anything left of it to do."""
+
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+from torch import nn
+
+from llmad import rows
+from llmad.errors import LlmadWarning, ResumeError, StorageError
+from llmad.prompt import Row
+from llmad.proof import check_adapter
+from llmad.recipe import Recipe
+from llmad.registry import parse_spec, registry
+from llmad.run_dir import RunDir
+
+# What may differ between a run and its continuation: how long it goes on, where, and what is only looked at.
+_MAY_CHANGE = {"output_dir", "max_steps", "num_train_epochs", "logging_steps", "save_steps", "save_total_limit",
+               "do_eval", "max_eval_samples", "per_device_eval_batch_size", "device_map", "offload_folder"}  # fmt: skip
+
+
+def identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:
+    """What a run and its continuation must have in common: recipe, rows, and the plugins that make the steps."""
+    frozen = list(map(list, recipe.frozen.items()))  # their order counts
+    told = {**recipe.model_dump(mode="json"), "frozen": frozen}
+    return {**told, "rows": rows.fingerprint(examples), **_origins(recipe)}
+
+
+def check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
+    """Compare two identities.
+
+    Raises:
+        ResumeError: with every difference that counts.
+    """
+    changed = [
+        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        for key in {**before, **now}
+        if key not in _MAY_CHANGE and before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ResumeError("other-recipe", f"the run cannot go on with another recipe: {'; '.join(changed)}")
+
+
+def versions() -> dict[str, str]:
+    """The libraries that may change the last bits of a step."""
+    return {name: version(name) for name in ("torch", "transformers")}
+
+
+def say_versions(before: dict[str, str]) -> None:
+    """Warn of libraries that are no longer those of the checkpoint."""
+    now = versions()
+    changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    if changed:
+        words = f"{'; '.join(changed)}: the steps to come may differ in their last bits from those of an unbroken run"
+        warnings.warn(words, LlmadWarning, stacklevel=2)
+
+
+def check_nothing_saved(run: RunDir) -> None:
+    """Only a run that has saved nothing begins anew: what was saved and is gone is not trained over in silence.
+
+    Raises:
+        StorageError: its metrics have passed its first checkpoint, or it has left an adapter.
+    """
+    every = run.told().get("save_steps")
+    passed = every and any(entry["step"] > every for entry in run.read_metrics())
+    if passed or run.adapter.exists():
+        reason = f"{run.path} has saved checkpoints, and {run.checkpoints} holds none"
+        raise StorageError("no-checkpoints", reason, "put them back, or start again in another --output")
+
+
+def is_over(run: RunDir, recipe: Recipe, model: nn.Module) -> bool:
+    """Whether a run that has made all its steps was done with this recipe, and its adapter is that of the model."""
+    before = run.told()
+    told = {**recipe.model_dump(mode="json"), "output_dir": before.get("output_dir")}
+    if run.status() != "done" or before != told:
+        return False
+    try:
+        check_adapter(model, run.adapter)
+    except StorageError as error:
+        warnings.warn(f"{error}; the adapter is written again", LlmadWarning, stacklevel=2)
+        return False
+    return True
+
+
+def _origins(recipe: Recipe) -> dict[str, str]:
+    """The distributions that the method and the task come from, with their versions."""
+    task = registry().task(recipe.task)
+    offers = {
+        "method of": registry().origin(type(parse_spec(recipe.adapter))),
+        "task of": next((offer for _, offer in registry().offers("task") if offer.value is task), None),
+    }
+    return {kind: f"{offer.distribution} {offer.version}" for kind, offer in offers.items() if offer}
