@@ -19,6 +19,7 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "USE_HUB_KERNELS": "NO",  # code that transformers would fetch where the package `kernels` is installed
 }
 
 app = typer.Typer(
