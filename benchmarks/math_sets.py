@@ -41,7 +41,7 @@ def line(backbone: str, output: Path, options: argparse.Namespace) -> str:
     """One row of the table: right answers of all for each set, with those that gave no answer."""
     train = ["train", "--backbone", backbone, "--data", str(options.data / "train.json"), "--output", str(output)]
     train_seconds, _ = timed([*train, "--adapter", options.adapter, "--set", "learning_rate=3e-3"])
-    evaluate = ["evaluate", str(output), "--task", ",".join(TASKS), "--data", str(options.data), "--json"]
+    evaluate = ["evaluate", str(output), "--no-base", "--task", ",".join(TASKS), "--data", str(options.data), "--json"]
     seconds, printed = timed([*evaluate, "--limit", str(options.limit), "--batch-size", "128"])
     results = {result["task"]: result for result in json.loads(printed)["results"]}
     metrics: list[dict[str, Any]] = [json.loads(entry) for entry in (output / "metrics.jsonl").read_text().splitlines()]

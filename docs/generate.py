@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 FAMILY = HERE.parent / "tests" / "plugins" / "test_family.py"
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("llmad_"))
 COMMANDS = (
-    "train", "evaluate", "chat", "distill", "split", "leaks", "merge", "inspect", "list-adapters", "list-backbones",
-    "list-quantizers", "list-tasks", "plugins", "recipes",
+    "train", "evaluate", "score", "chat", "distill", "split", "leaks", "merge", "inspect", "list-adapters",
+    "list-backbones", "list-quantizers", "list-tasks", "plugins", "recipes",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import typer
 
 from llmad.errors import LlmadError, LlmadWarning
 from llmad.stopping import Stopped, stoppable
-from llmad_cli import chat, distill, evaluate, inspect, lists, merge, split, train
+from llmad_cli import chat, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("score")(score.score)
 app.command("chat")(chat.chat)
 app.command("distill")(distill.distill)
 app.command("merge")(merge.merge)

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from llmad.asking import Scoring
+from llmad.checks import Checks
 from llmad.run import Event, Finished, Prepared
 from llmad.train import Step
 from llmad_cli.console import err, inert, out, print_rows, warn
@@ -126,6 +127,7 @@ def _plan(event: Prepared) -> Group:
         "parameters": f"{plan.trainable_parameters:,} trained of {plan.total_parameters:,} ({plan.share:.2%})",
         "data": f"{checks.rows:,} rows of {chats}{recipe.data or f'task {recipe.task}'}{left_out}",
         "tokens": f"{checks.trained_tokens:,} trained of {checks.tokens:,} ({checks.share:.0%})",
+        "checks": f"no answer is cut, every row ends with {event.end}{_looked(checks)}",
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
         "output": str(event.output),
     }
@@ -137,6 +139,13 @@ def _plan(event: Prepared) -> Group:
     if not out.is_terminal:
         return Group(*lines, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
     return Group(*lines, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))
+
+
+def _looked(checks: Checks) -> str:
+    """What the training rows hold of test sets."""
+    asked, held = (sum(getattr(leak, what) for leak in checks.leaks) for what in ("n", "exact"))
+    share = f"{held:,} of {asked:,}" if held else f"none of {asked:,}"
+    return f"; {share} test questions among them" if asked else ""
 
 
 def _rows_a_step(recipe: Any) -> int:

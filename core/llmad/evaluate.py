@@ -191,7 +191,7 @@ def _generate(model: Any, tokenizer: Any, batch: Sequence[Question], manner: Man
     pad, end, width = pad_token(tokenizer), tokenizer.eos_token_id, max(len(question.ids) for question in batch)
     where, gaps = placement.device(model), [width - len(question.ids) for question in batch]
     ids = [[pad] * gap + list(question.ids) for gap, question in zip(gaps, batch, strict=True)]
-    stop = _Declared(tokenizer, width, [question.judge for question in batch]) if manner.stop else None
+    stop = _Declared(tokenizer, width, end, [question.judge for question in batch]) if manner.stop else None
     written = model.generate(
         input_ids=torch.tensor(ids, device=where),
         attention_mask=torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps], device=where),
@@ -214,8 +214,8 @@ def _text(tokenizer: Any, ids: list[int], end: int) -> tuple[str, int]:
 class _Declared(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped here
     """Ends a row once its answer is declared. `ends` has the length of each text that was ended so."""
 
-    def __init__(self, tokenizer: Any, width: int, judges: Sequence[Judge]) -> None:
-        self.tokenizer, self.width = tokenizer, width
+    def __init__(self, tokenizer: Any, width: int, end: int, judges: Sequence[Judge]) -> None:
+        self.tokenizer, self.width, self.end = tokenizer, width, end
         self.settled = [getattr(judge, "settled", None) for judge in judges]
         self.ends: list[int | None] = [None] * len(judges)
 
@@ -224,7 +224,12 @@ class _Declared(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
         length = input_ids.shape[1] - self.width
         if length % _LOOK == 0:
             for row, ids in enumerate(input_ids[:, self.width :].tolist()):
-                settled = self.settled[row]
-                if self.ends[row] is None and settled and settled(self.tokenizer.decode(ids, skip_special_tokens=True)):
+                if self.ends[row] is None and self._is_settled(row, ids):
                     self.ends[row] = length
         return torch.tensor([end is not None for end in self.ends], device=input_ids.device)
+
+    def _is_settled(self, row: int, ids: list[int]) -> bool:
+        settled = self.settled[row]
+        if settled is None or self.end in ids:  # a text that has come to its end needs no other one
+            return False
+        return bool(settled(self.tokenizer.decode(ids, skip_special_tokens=True)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
@@ -14,6 +14,9 @@ from llmad.quantizer import UNQUANTISED
 from llmad.recipe import DeviceMap, placed
 from llmad.registry import parse_quantizer, registry
 from llmad.task import Task
+
+Protocol = Literal["strict", "paper"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 class Exam(BaseModel):
@@ -47,7 +50,7 @@ class Exam(BaseModel):
     columns: Mapped | None = None
     seed: NonNegativeInt = 0
     limit: PositiveInt | None = None
-    protocol: Literal["strict", "paper"] = "strict"
+    protocol: Protocol = "strict"
     prompt: Choice | None = None
     max_new_tokens: PositiveInt | None = None
     stop: bool = True

@@ -77,6 +77,7 @@ def test_the_plan_is_plain_lines_where_no_terminal_reads_it(capsys):
     shown = capsys.readouterr().out
     assert "\nparameters  5 trained of 100 (5.00%)\n" in shown
     assert "2 left out (longer than 512 tokens)" in shown
+    assert "no answer is cut, every row ends with <eos>\n" in shown
     assert "going on after step 3" in shown
     assert "1 + 1?>>> 2<eos><<<" in shown
 
@@ -113,6 +114,13 @@ def test_the_plan_says_how_the_base_is_quantised(capsys):
     with TrainingView() as view:
         view.observe(replace(PREPARED, quantization="nf4"))
     assert "b on cpu, quantised as nf4\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("exact", "said"), [(0, "none of 10"), (4, "4 of 10")])
+def test_the_plan_says_what_was_looked_for_among_the_rows(capsys, exact, said):
+    leaks = (Leak("svamp", 7, exact, exact), Leak("aqua", 3, 0, 0))
+    TrainingView().observe(replace(PREPARED, checks=replace(PREPARED.checks, leaks=leaks)))
+    assert f"; {said} test questions among them\n" in capsys.readouterr().out
 
 
 def test_what_the_rows_have_amiss_is_said_before_the_plan(capsys):

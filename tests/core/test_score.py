@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from llmad.score import Answer, tally, wilson
 
@@ -28,6 +29,5 @@ def test_no_answers_are_no_accuracy_and_say_nothing():
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_interval_is_scipys(pair):
-    stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(*pair).proportion_ci(0.95, method="wilson")
     assert wilson(*pair) == pytest.approx(tuple(expected), abs=1e-12)

@@ -1,113 +1,18 @@
-"""The math sets: how answers are read and compared."""
+"""The math sets: what they offer, and that every real answer of theirs is read."""
 
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llmad import rows
 from llmad.registry import registry
-from llmad_plugins.tasks.math import ALPACA, LetterJudge, NumberJudge, judge
+from llmad_plugins.tasks.letters import LetterJudge
+from llmad_plugins.tasks.math import judge
+from llmad_plugins.tasks.numbers import NumberJudge
 
 MATH = Path(__file__).parents[2].parent / "shared" / "data" / "math"
 SETS = ["addsub", "aqua", "gsm8k", "multiarith", "singleeq", "svamp"]
 present = pytest.mark.skipif(not MATH.is_dir(), reason=f"the math sets are not at {MATH}")
-
-STRICT_NUMBERS = {
-    "3 + 4 = 7. The answer is 7.": "7",
-    "The answer is 4": "4",
-    "The answer is -3.": "-3",
-    "The answer is 2.50.": "2.50",
-    "The answer is .5": ".5",
-    "The answer is -.5": "-.5",
-    "The answer is 1,234,567.": "1234567",
-    "The answer is 1,2345": "1",
-    "The answer is $5": "5",
-    "The answer is $1,200.50.": "1200.50",
-    "The answer is -$5": "-5",
-    "The answer is €5": "5",
-    "The answer is 12%": "12",
-    "The answer is **5**": "5",
-    "The answer is **-5**": "-5",
-    "The answer is: 5": "5",
-    "The answer is\n5": "5",
-    "THE ANSWER IS 5": "5",
-    "The answer is (5)": "5",
-    "The answer is 1. No, the answer is 2. Then 3.": "2",
-    "7": None,
-    "": None,
-    "The answer is seven.": None,
-    "The answer is x5": None,
-}
-PAPER_NUMBERS = {
-    "There are 3 and 4, so 7.": "7",
-    "The answer is 7. Or -8": "-8",
-    "1,234.5 coins": "1234.5",
-    "none": None,
-    "3-4": "-4",  # as in the released scripts
-}
-STRICT_LETTERS = {
-    "The answer is D": "D",
-    "The answer is D.": "D",
-    "The answer is (D)": "D",
-    "The answer is (d)": "D",
-    "The answer is **(D)**": "D",
-    "The answer is: E": "E",
-    "The answer is B. Or the answer is C.": "C",
-    "the answer is a dog": None,
-    "The answer is Dog": None,
-    "The answer is F": None,
-    "A": None,
-}
-PAPER_LETTERS = {"The answer is D": "D", "So C, not D": "C", "none": None}
-
-
-@pytest.mark.parametrize(("text", "answer"), STRICT_NUMBERS.items())
-def test_strict_reads_the_number_that_was_declared_last(text, answer):
-    assert NumberJudge().read(text, "strict") == answer
-
-
-@pytest.mark.parametrize(("text", "answer"), PAPER_NUMBERS.items())
-def test_paper_reads_the_last_number(text, answer):
-    assert NumberJudge().read(text, "paper") == answer
-
-
-@pytest.mark.parametrize(("text", "answer"), STRICT_LETTERS.items())
-def test_strict_reads_the_letter_that_was_declared_last(text, answer):
-    assert LetterJudge().read(text, "strict") == answer
-
-
-@pytest.mark.parametrize(("text", "answer"), PAPER_LETTERS.items())
-def test_paper_reads_the_first_capital(text, answer):
-    assert LetterJudge().read(text, "paper") == answer
-
-
-@given(st.text(), st.sampled_from(["strict", "paper"]))
-def test_what_is_read_can_be_compared(text, protocol):
-    for own, gold in ((NumberJudge(), "7"), (LetterJudge(), "B")):
-        for given_text in (text, f"The answer is {text}"):
-            found = own.read(given_text, protocol)
-            assert found is None or own.agree(found, gold) in (True, False)
-
-
-@given(st.decimals(-(10**9), 10**9, places=2))
-def test_a_declared_number_is_read_as_it_is(number):
-    for shown in (f"{number:f}", f"{number:,f}"):
-        found = NumberJudge().read(f"The answer is {shown}.", "strict")
-        assert NumberJudge().agree(found, str(number))
-
-
-@pytest.mark.parametrize(("answer", "gold", "right"), [
-    ("4", "4.0", True), ("4.0004", "4", True), ("4.01", "4", False), ("-4", "4", False), ("1234", "1,234", True),
-])  # fmt: skip
-def test_numbers_agree_within_a_thousandth(answer, gold, right):
-    assert NumberJudge().agree(answer, gold) is right
-
-
-def test_letters_agree_where_they_are_the_same():
-    assert LetterJudge().agree("B", " b ")
-    assert not LetterJudge().agree("B", "C")
 
 
 @pytest.mark.parametrize(("gold", "kind"), [
@@ -123,14 +28,24 @@ def test_a_right_answer_that_is_neither_is_refused(gold):
         judge(gold)
 
 
-def test_the_prompt_is_the_papers():
-    asked = ALPACA.ask({"instruction": "1 + 1?", "input": ""})
-    assert asked.endswith("### Instruction:\n1 + 1?\n\n### Response:\n")
-    assert "### Input:\nx\n\n### Response:" in ALPACA.ask({"instruction": "1?", "input": "x"})
+def test_the_seven_sets_and_the_free_one_are_offered():
+    assert {name for name, _ in registry().offers("task")} >= {"math", "mawps", *SETS}
 
 
-def test_the_six_sets_and_the_free_one_are_offered():
-    assert {name for name, _ in registry().offers("task")} >= {"math", *SETS}
+@pytest.mark.parametrize("name", ["math", "mawps", *SETS])
+def test_each_says_how_the_paper_asks_and_reads_its_own_layout(name):
+    task = registry().task(name)
+    assert task.released
+    assert task.released.max_new_tokens == 256
+    assert task.convert
+    assert task.convert({"instruction": "1?"}) is None
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "aqua"])
+def test_hub_places_are_pinned(name):
+    hub = registry().task(name).hub
+    assert set(hub) == {"train", "test"}
+    assert all(len(place.revision) == 40 and place.split == split for split, place in hub.items())
 
 
 @present
@@ -144,8 +59,29 @@ def test_every_right_answer_of_the_sets_is_read(name):
 
 
 @present
+@pytest.mark.parametrize(("name", "unread"), [
+    ("addsub", 0), ("aqua", 2), ("gsm8k", 23), ("multiarith", 0), ("singleeq", 0), ("svamp", 0),
+])  # fmt: skip
+def test_strict_reads_every_rationale_that_declares_an_answer(name, unread):
+    found = rows.rows(registry().task(name), "test", str(MATH), 0, 0).rows
+    silent = [row["output"] for row in found if judge(row["answer"]).read(row["output"], "strict") is None]
+    assert len(silent) == unread
+    assert all(
+        "answer is" not in text or text.endswith(("is unknown.", "2 or 3.", "x hours.", "pm.")) for text in silent
+    )
+
+
+@present
 def test_strict_reads_what_the_training_set_teaches():
     found = rows.rows(registry().task("math"), "train", str(MATH), 0, 0).rows
     unread = [row["output"] for row in found if judge(row["answer"]).read(row["output"], "strict") is None]
-    assert len(unread) < 0.01 * len(found)
-    assert not [text for text in unread if "The answer is" in text and "unknown" not in text]
+    assert len(unread) == 19
+    ambiguous = [text.rpartition("The answer is ")[2] for text in unread if "The answer is" in text]
+    assert sorted(ambiguous) == ["18 + x hours.", "2 or 3.", "unknown."]
+
+
+@present
+def test_every_rationale_settles_where_it_ends():
+    for row in rows.rows(registry().task("aqua"), "test", str(MATH), 0, 0).rows:
+        read = LetterJudge().read(row["output"], "strict")
+        assert LetterJudge().settled(row["output"]) is (read is not None)
