@@ -5,6 +5,7 @@ that read it can use them; `llmad.json` adds what strict loading needs: sites, b
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -144,7 +145,8 @@ def _load(
 
 def run_adapter(folder: Path) -> Path:
     """A run directory stands for the adapter in it."""
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder
+    inside = folder / "adapter"
+    return inside if os.path.isdir(inside) else folder  # noqa: PTH112  pathlib's raises where the name is too long
 
 
 def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:

@@ -1,5 +1,6 @@
 """The record: what an adapter directory says of itself in JSON. It is parsed, and never obeyed."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """
     read_config(folder)
     path = folder / ABOUT
-    if not path.exists() and not path.is_symlink():
+    if not os.path.lexists(path):
         return {}
     about = _read(path)
     if about.get("format") != FORMAT:
@@ -90,7 +91,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: the folder has none, or one that is not to be read.
     """
     path = folder / CONFIG
-    if not path.exists() and not path.is_symlink():
+    if not os.path.lexists(path):  # pathlib's raises where the name is too long
         raise ModelError("no-adapter", f"{folder} is no adapter directory: it has no {CONFIG}")
     return _read(path)
 

@@ -60,7 +60,7 @@ BAD = {
     "a tensor is missing": (tensors(lambda t: t.pop(FIRST)), "missing-tensor"),
     "a tensor is there too many": (tensors(lambda t: t.update(extra=torch.ones(1))), "extra-tensor"),
     "a tensor has another name": (tensors(lambda t: t.update({f"{FIRST}x": t.pop(FIRST)})), "missing-tensor"),
-    "two tensors have one shape wrong": (tensors(lambda t: t.update({SECOND: t[SECOND].T})), "misshapen-tensor"),
+    "a tensor is turned": (tensors(lambda t: t.update({SECOND: t[SECOND].T.contiguous()})), "misshapen-tensor"),
     "a tensor is not a number": (tensors(lambda t: t[FIRST][0, 0].fill_(torch.nan)), "not-finite"),
     "a tensor is infinite": (tensors(lambda t: t[FIRST][0, 0].fill_(-torch.inf)), "not-finite"),
     "a tensor is of integers": (tensors(lambda t: t.update({FIRST: t[FIRST].int()})), "wrong-dtype"),
