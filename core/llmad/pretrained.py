@@ -212,7 +212,7 @@ def _find(name: str) -> Path | Mapping[str, Any] | str:
     except Exception:  # a name that is none, a cache without it: whatever it is, it is not here
         reason = f"the adapter says that its base is {name} on the hub, which was not downloaded before"
         raise ModelError(
-            "not-here", reason, f"give --backbone {name} to download it, or a folder that holds it"
+            "not-downloaded", reason, f"give --backbone {name} to download it, or a folder that holds it"
         ) from None
 
 

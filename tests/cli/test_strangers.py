@@ -90,7 +90,7 @@ BAD = {
     "the record's task is no text": (record(task=["arithmetic"]), "broken-adapter"),
     "the record's prompt is none": (record(prompt={"question": 5}, prompt_fingerprint=None), "broken-adapter"),
     "the record's prompt is another": (record(prompt={"question": "{instruction}"}), "other-prompt"),
-    "the record names a base on the hub": (record(backbone="owner/name"), "not-here"),
+    "the record names a base on the hub": (record(backbone="owner/name"), "not-downloaded"),
     "the record says a key twice": (content(ABOUT, b'{"format": 1, "format": 1}'), "broken-adapter"),
     "the record is deep": (content(ABOUT, b"[" * 100_000), "broken-adapter"),
     "the record is empty": (content(ABOUT, b""), "broken-adapter"),

@@ -131,7 +131,7 @@ def test_a_base_that_only_a_record_names_is_not_fetched(folder, tmp_path, monkey
     for ask in (pretrained.load, pretrained.skeleton, pretrained.stored_quantization):
         with pytest.raises(ModelError, match="which was not downloaded before") as caught:
             ask(name)
-        assert caught.value.code == "not-here"
+        assert caught.value.code == "not-downloaded"
         assert "--backbone owner/tiny" in caught.value.hint
     shutil.copytree(folder, cache / "snapshots" / "abc")
     (cache / "refs").mkdir()
