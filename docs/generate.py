@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the code and docs/family.md from its tests; `--check` fails where they differ."""
+"""Write docs/reference.md and docs/errors.md from the code, and docs/family.md from its tests; `--check` compares."""
 
 import inspect
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from runpy import run_path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import error_page
 from pydantic_core import PydanticUndefined
 
 import llmad
@@ -29,7 +30,9 @@ COMMANDS = (
 
 def main() -> None:
     """Write the pages, or compare them."""
-    for name, lines in (("reference.md", page()), ("family.md", family())):
+    if faults := error_page.faults():
+        sys.exit("\n".join(faults))
+    for name, lines in (("reference.md", page()), ("errors.md", error_page.page()), ("family.md", family())):
         path, text = HERE / name, "\n".join(lines) + "\n"
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")

@@ -12,13 +12,14 @@ import typer
 from llmad.errors import LlmadError, LlmadWarning
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, distill, evaluate, inspect, lists, merge, score, split, train
-from llmad_cli.console import complain, warn
+from llmad_cli.console import complain, inert, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "USE_HUB_KERNELS": "NO",  # code that transformers would fetch where the package `kernels` is installed
 }
 
 app = typer.Typer(
@@ -81,8 +82,8 @@ def main() -> None:
 
 
 def _show(others: Any, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """A warning of llmad's is said like its errors; another library's is shown as Python would."""
-    warn(str(message)) if issubclass(category, LlmadWarning) else others(message, category, *place, **more)
+    """A warning of llmad's is said like its errors; another library's is shown as Python would, and as inert."""
+    warn(str(message)) if issubclass(category, LlmadWarning) else others(inert(message), category, *place, **more)
 
 
 def _run() -> None:

@@ -10,11 +10,17 @@ from rich.text import Text
 
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+# What a terminal obeys or hides: controls; marks that turn the direction of text round or have no width; tags. The two
+# joiners stay, since Persian, Hindi and joined emoji are written with them.
+_HIDDEN = [0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF]
+_HIDDEN += [*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)]
 _CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if chr(number) not in "\n\t"}
+_CONTROLS |= {number: f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}" for number in _HIDDEN}
+_IN_JSON = {number: json.dumps(chr(number))[1:-1] for number in _CONTROLS if number > 31}
 
 
 def inert(text: object) -> str:
-    """Text whose control characters are shown, and not obeyed by the terminal."""
+    """Text whose control and hidden characters are shown, and not obeyed by the terminal."""
     return str(text).translate(_CONTROLS)
 
 
@@ -32,7 +38,7 @@ def warn(message: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print JSON for machines: nothing else goes to the output stream."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(json.dumps(content, indent=2, ensure_ascii=False).translate(_IN_JSON))
 
 
 def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:

@@ -64,7 +64,7 @@ def evaluate(
     options |= {"prompt": prompt, "limit": limit, "output": output, "batch_size": batch_size}
     options |= {"columns": columns, "device_map": device_map, "base": False if no_base else None}
     given = {key: value for key, value in options.items() if value is not None}
-    exam = read({**given, **read_pairs(settings or [])[1]})
+    exam = read({**given, **read_pairs(settings or [], given)[1]})
 
     from llmad.scoring import evaluate_adapters
     from llmad_cli.progress import ScoringView, quiet_libraries

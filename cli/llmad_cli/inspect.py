@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from llmad_cli.console import out, print_json
+from llmad_cli.console import inert, out, print_json
 
 if TYPE_CHECKING:
     from llmad.explain import Kind
@@ -95,7 +95,7 @@ def _explained(rows: "list[Kind]") -> Table:
 
 
 def _draw(title: str, node: _Node) -> Tree:
-    tree = Tree(Text.assemble((title, "bold"), f"  {node.kind}"))
+    tree = Tree(Text.assemble((inert(title), "bold"), f"  {node.kind}"))
     _grow(tree, node)
     return tree
 
@@ -125,7 +125,7 @@ def _totals(made: "Plan", spec: str | None) -> Text:
     if spec is None:
         return Text(f"{made.total_parameters:,} parameters, {len(made.sites)} sites")
     return Text.assemble(
-        (spec, "bold green"),
+        (inert(spec), "bold green"),
         f": {len(made.sites)} sites ({made.roles}), "
         f"{made.trainable_parameters:,} trained of {made.total_parameters:,} parameters ({made.share:.3%})",
         ("\nnot adapted: " + made.rest if made.rest else "", "dim"),

@@ -28,10 +28,10 @@ class ScoringView:
 
     def __init__(self) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         self.progress = Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal)
         self.bars: dict[str, Any] = {}
@@ -137,7 +137,7 @@ def _plan(event: Prepared) -> Group:
     learnt = "on green" if out.is_terminal else ""
     question = (inert(event.question), learnt if recipe.train_on_prompt else "dim")
     marks = ("", "") if out.is_terminal else (">>>", "<<<")
-    example = Text.assemble(question, (f"{marks[0]}{inert(event.answer)}{event.end}{marks[1]}", learnt))
+    example = Text.assemble(question, (f"{marks[0]}{inert(event.answer)}{inert(event.end)}{marks[1]}", learnt))
     if not out.is_terminal:
         return Group(*lines, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
     return Group(*lines, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))

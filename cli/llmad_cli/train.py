@@ -87,9 +87,9 @@ def _load(recipe: str | None, given: dict[str, Any], settings: list[str], folder
     """Defaults, then the recipe or the resumed run's, then the command line."""
     from llmad.recipe import load, read, read_pairs
 
-    command = [("command line", given), read_pairs(settings)]
-    named = _named(recipe) if recipe else ("no recipe", {})
-    if folder and not recipe:
+    command = [("command line", given), read_pairs(settings, given)]
+    named = ("no recipe", {}) if recipe is None else _named(recipe)
+    if folder and recipe is None:
         return load([read(folder / "recipe.json"), *command])
     layers: list[Layer] = [named, *command]
     return load([_defaults({key: value for _, layer in layers for key, value in layer.items()}), *layers])

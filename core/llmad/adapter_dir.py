@@ -5,31 +5,34 @@ that read it can use them; `llmad.json` adds what strict loading needs: sites, b
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
+from llmad import tensor_file
 from llmad.attachment import attached, build, detach, mount, plan, state
-from llmad.errors import LlmadError, LlmadWarning, ModelError, StorageError, UsageError, nearest
+from llmad.errors import LlmadError, LlmadWarning, ModelError, StorageError, UsageError
 from llmad.files import replace, write_json
+from llmad.filling import check_outlines, copies, fill
 from llmad.fingerprint import difference, fingerprint
 from llmad.match import select
-from llmad.module import AdapterModule
 from llmad.quantization import quantization
+from llmad.record import ABOUT, BUILT_ON, CONFIG, FORMAT, WEIGHTS, built_on, read_about, read_config
 from llmad.registry import registry
 from llmad.site import Site
 from llmad.spec import AdapterSpec, Tensors
 
-FORMAT = 1
-_RECORD = {"method": str, "options": dict, "sites": list, "base": dict}  # what `llmad.json` must hold
-CONFIG, WEIGHTS, ABOUT, BUILT_ON = "adapter_config.json", "adapter_model.safetensors", "llmad.json", "built_on"
+__all__ = ["ABOUT", "BUILT_ON", "CONFIG", "WEIGHTS", "load", "read_about", "run_adapter", "save"]
+
+# What says for whom or by whom the file was written, and not what is computed.
+_REMARKS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
 
 
 def save(
@@ -53,7 +56,7 @@ def save(
         StorageError: the directory cannot be written.
     """
     own, folder = attached(model, name), Path(path)
-    config, named = own.spec.export(_tensors(own.modules))
+    config, named = own.spec.export(copies(own.modules))
     origin = registry().origin(type(own.spec))
     record = {
         "format": FORMAT,
@@ -104,7 +107,7 @@ def load(
     about = read_about(folder)
     with _all_or_none(model):
         for other in about.get("built_on", ()):
-            load(model, folder / BUILT_ON / str(other), str(other), check_base=check_base)
+            load(model, built_on(folder, other), other, check_base=check_base)
         return _load(model, folder, about, name, trainable, check_base)
 
 
@@ -129,9 +132,12 @@ def _load(
     if about:
         _check_base(model, folder, about, chosen, check_base)
         _say_quantization(model, folder, about)
-    tensors = _read_tensors(folder)
+    weights = _weights(folder)
+    check_outlines(spec, chosen, tensor_file.outlines(weights), weights)
     modules = build(model, spec, chosen)
-    _fill(modules, spec, tensors, folder)
+    config = fill(modules, spec, tensor_file.read(weights), weights)
+    if about:
+        _check_config(folder, config)
     for module in modules.values():
         module.requires_grad_(trainable)
     return mount(model, spec, modules, name)
@@ -144,60 +150,13 @@ def content(model: nn.Module, name: str = "default") -> Tensors:
         UsageError: no adapter has that name.
     """
     own = attached(model, name)
-    return own.spec.export(_tensors(own.modules))[1]
+    return own.spec.export(copies(own.modules))[1]
 
 
 def run_adapter(folder: Path) -> Path:
     """A run directory stands for the adapter in it."""
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """What `llmad.json` says; empty where the directory is another tool's.
-
-    Raises:
-        ModelError: it is no adapter directory, or written by a newer llmad.
-    """
-    if not (folder / CONFIG).is_file():
-        raise ModelError("no-adapter", f"{folder} is no adapter directory: it has no {CONFIG}")
-    if not (folder / ABOUT).is_file():
-        return {}
-    about = _read_json(folder / ABOUT)
-    if about.get("format") != FORMAT:
-        raise ModelError(
-            "other-format",
-            f"{folder / ABOUT}: format {about.get('format')!r}; this llmad reads {FORMAT}",
-            "update llmad",
-        )
-    for key, kind in _RECORD.items():
-        if not isinstance(about.get(key), kind):
-            raise ModelError("broken-adapter", f"{folder / ABOUT}: {key!r} is missing or not a {kind.__name__}")
-    if not isinstance(about.get("built_on", []), list):
-        raise ModelError("broken-adapter", f"{folder / ABOUT}: 'built_on' is no list")
-    if not isinstance(about.get("quantization"), str | None):
-        raise ModelError("broken-adapter", f"{folder / ABOUT}: 'quantization' is no text")
-    return about
-
-
-def _tensors(modules: Mapping[Site, AdapterModule]) -> list[tuple[Site, Tensors]]:
-    """Copies on the CPU, which share no memory: safetensors refuses tensors that do."""
-    return [
-        (site, {key: tensor.detach().cpu().contiguous().clone() for key, tensor in own.items()})
-        for site, own in _owned(modules).items()
-    ]
-
-
-def _owned(modules: Mapping[Site, AdapterModule]) -> dict[Site, Tensors]:
-    """The tensors of each module; one that is held several times belongs to the first who holds it."""
-    seen: set[int] = set()
-    owned: dict[Site, Tensors] = {}
-    for site, module in modules.items():
-        owned[site] = {}
-        for key, tensor in module.state_dict(keep_vars=True).items():
-            if id(tensor) not in seen:
-                owned[site][key] = tensor
-                seen.add(id(tensor))
-    return owned
+    inside = folder / "adapter"
+    return inside if os.path.isdir(inside) else folder  # noqa: PTH112  pathlib's raises where the name is too long
 
 
 def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
@@ -215,11 +174,35 @@ def _spec(folder: Path, about: dict[str, Any]) -> AdapterSpec:
 
 
 def _foreign_spec(folder: Path) -> AdapterSpec:
-    config = _read_json(folder / CONFIG)
-    for method in registry().methods():  # the built-ins come first, and are not shadowed
-        if method.reads_peft(config):
-            return method.from_peft(config)
+    config = read_config(folder)
+    try:
+        for method in registry().methods():  # the built-ins come first, and are not shadowed
+            if method.reads_peft(config):
+                return method.from_peft(config)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a value of another kind than PEFT's
+        raise ModelError("foreign-adapter", f"{CONFIG} cannot be read as PEFT's: {error}") from None
     raise ModelError("foreign-adapter", f"no method reads {CONFIG} of peft_type {config.get('peft_type')!r}")
+
+
+def _weights(folder: Path) -> Path:
+    path = folder / WEIGHTS
+    if not path.exists() and not path.is_symlink():
+        pickled = (folder / WEIGHTS).with_suffix(".bin").exists()
+        hint = "its pickled weights are never read; write them as safetensors where you trust them" if pickled else ""
+        raise ModelError("broken-adapter", f"{folder} has no {WEIGHTS}", hint)
+    return path
+
+
+def _check_config(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """PEFT reads this file where llmad reads the record: they must mean the same."""
+    found, due = (
+        {key: value for key, value in config.items() if key not in _REMARKS}
+        for config in (read_config(folder), json.loads(json.dumps(wanted)))
+    )
+    for key in [*due, *found]:
+        if key not in found or key not in due or found[key] != due[key]:
+            words = f"{key} is {found.get(key)!r}; by {ABOUT} it is {due.get(key)!r}"
+            raise ModelError("other-config", f"{folder / CONFIG}: {words}", "restore the file that was changed")
 
 
 def _check_fit(model: nn.Module, spec: AdapterSpec, folder: Path) -> None:
@@ -242,7 +225,7 @@ def _check_base(model: nn.Module, folder: Path, about: dict[str, Any], chosen: l
     if len(wanted) != len(found):
         raise ModelError("other-base", f"{folder}: trained at {len(wanted)} sites; this model has {len(found)} such")
     base = about["base"]
-    if strict and (differs := _difference(base.get("fingerprint"), model)):
+    if strict and (differs := _difference(base.get("fingerprint"), about.get("quantization"), model)):
         raise ModelError(
             "other-base",
             f"{folder}: it was trained on another {base.get('model_type')} base; the weights differ ({differs})",
@@ -250,9 +233,11 @@ def _check_base(model: nn.Module, folder: Path, about: dict[str, Any], chosen: l
         )
 
 
-def _difference(recorded: Any, model: nn.Module) -> str:
-    """In what the base is not the recorded one; empty where it is."""
-    return difference(recorded, fingerprint(model)) if isinstance(recorded, dict) else "its fingerprint cannot be read"
+def _difference(recorded: Any, quantised: str | None, model: nn.Module) -> str:
+    """In what the base is not the recorded one; empty where it is. Only a quantised base leaves kinds open."""
+    if not isinstance(recorded, dict) or (None in recorded.values() and not quantised):
+        return "its fingerprint cannot be read"
+    return difference(recorded, fingerprint(model))
 
 
 def _say_quantization(model: nn.Module, folder: Path, about: dict[str, Any]) -> None:
@@ -270,62 +255,6 @@ def _quantised(how: Any) -> str:
 def _in_words(site: Any) -> str:
     known = site if isinstance(site, dict) else {}
     return f"{known.get('path')} ({known.get('in_features')} to {known.get('out_features')})"
-
-
-def _read_tensors(folder: Path) -> Tensors:
-    try:
-        return load_file(folder / WEIGHTS)
-    except FileNotFoundError:
-        raise ModelError("broken-adapter", f"{folder} has no {WEIGHTS}") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelError("broken-adapter", f"{folder / WEIGHTS} cannot be read: {error}") from None
-
-
-def _fill(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, folder: Path) -> None:
-    """Put tensors into built modules, or name the first that does not fit."""
-    try:
-        given = spec.restore(list(modules), tensors)
-    except (LookupError, RuntimeError, ValueError) as error:
-        raise ModelError("broken-adapter", f"{folder / WEIGHTS} is no {spec.name} of these sites: {error}") from None
-    for site, wanted in _owned(modules).items():
-        for key, tensor in wanted.items():
-            _check_tensor(f"{folder / WEIGHTS}: {site.label}:{key}", given[site].get(key), tensor)
-        if extra := sorted(given[site].keys() - wanted.keys()):
-            raise ModelError("extra-tensor", f"{folder / WEIGHTS}: {site.label}:{extra[0]} has no place")
-        modules[site].load_state_dict(given[site], strict=False)  # a shared tensor is another site's to load
-    _check_nothing_lost(modules, spec, tensors, folder / WEIGHTS)
-
-
-def _check_nothing_lost(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, where: Path) -> None:
-    """What would be written now must be what was read: no name, no row and no number fell by the way."""
-    _, again = spec.export(_tensors(modules))
-    if strangers := sorted(tensors.keys() - again.keys()):
-        raise ModelError("extra-tensor", f"{where}: {strangers[0]} has no place", nearest(strangers[0], list(again)))
-    for key, tensor in tensors.items():
-        _check_tensor(f"{where}: {key}", tensor, again[key])
-        found, wanted = again[key], tensor.to(again[key])
-        same = torch.allclose(found, wanted, 1e-4, 1e-5) if key in spec.derived() else torch.equal(found, wanted)
-        if not same:
-            raise ModelError("extra-tensor", f"{where}: {key} holds values that have no place")
-
-
-def _check_tensor(where: str, given: Tensor | None, wanted: Tensor) -> None:
-    if given is None:
-        raise ModelError("missing-tensor", f"{where} is missing")
-    if given.shape != wanted.shape:
-        raise ModelError("misshapen-tensor", f"{where} has shape {tuple(given.shape)}, not {tuple(wanted.shape)}")
-    if not bool(torch.isfinite(given).all()):
-        raise ModelError("not-finite", f"{where} holds values that are not finite")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError("broken-adapter", f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ModelError("broken-adapter", f"{path} is not a JSON object")
-    return content
 
 
 def _model_type(model: nn.Module) -> str:

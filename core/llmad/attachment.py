@@ -17,6 +17,7 @@ from llmad import host, placement
 from llmad.composition import Names, Stage, by_row, stack
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.match import select
+from llmad.memory import enough_memory
 from llmad.module import AdapterModule
 from llmad.registry import parse_spec
 from llmad.site import Site
@@ -89,15 +90,33 @@ def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[S
     """Make the modules, each on its host's device; nothing is attached yet.
 
     Weights are drawn on the CPU wherever the base lives, so that a seed means the same weights everywhere.
+
+    Raises:
+        ModelError: the modules cannot be made there, or would be larger than any tensor.
+        OutOfMemoryError: they need more memory than there is.
     """
     places = _places(model, chosen)
     devices = {path: placement.device(place) for path, place in places.items()}
     drawn = torch.device("meta" if any(device.type == "meta" for device in devices.values()) else "cpu")
-    with nullcontext() if torch.get_default_device() == drawn else drawn:  # torch is slower where one is set
+    where = nullcontext() if torch.get_default_device() == drawn else drawn  # torch is slower where one is set
+    with where, _of_a_size(spec), enough_memory(f"choose smaller options of {spec.name}"):
         modules = spec.assemble(chosen)
         for site in chosen:
             _place(spec, modules.get(site), site, places[site.path], model, drawn, devices[site.path])
     return modules
+
+
+@contextmanager
+def _of_a_size(spec: AdapterSpec) -> Iterator[None]:
+    """Say that an option is too large for any tensor; torch and Python have several errors for it."""
+    try:
+        yield
+    except (OverflowError, RuntimeError, TypeError) as error:
+        if "overflow" not in str(error).lower() and not isinstance(error, OverflowError):
+            raise
+        raise ModelError(
+            "too-large", f"{spec.name}: no tensor can be of that size: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule], name: str) -> nn.Module:

@@ -63,7 +63,7 @@ class ResumeError(LlmadError):
 
 
 class OutOfMemoryError(LlmadError):
-    """The accelerator's memory is too small for what was asked."""
+    """The memory of the accelerator or of the machine is too small for what was asked."""
 
     exit_code = 8
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from llmad import hub
 from llmad.columns import Mapped
 from llmad.errors import LlmadError, UsageError, nearest, together
 from llmad.prompting import Choice
 from llmad.quantizer import UNQUANTISED
-from llmad.recipe import DeviceMap, placed
+from llmad.recipe import DeviceMap, no_truth, placed
 from llmad.registry import parse_quantizer, registry
 from llmad.task import Task
 
@@ -48,7 +48,7 @@ class Exam(BaseModel):
     task: tuple[str, ...] = ()
     data: str | None = None
     columns: Mapped | None = None
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     limit: PositiveInt | None = None
     protocol: Protocol = "strict"
     prompt: Choice | None = None
@@ -60,6 +60,11 @@ class Exam(BaseModel):
     device_map: DeviceMap = None
     quantize: str | None = None
     output: str | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _counted(cls, value: Any, info: ValidationInfo) -> Any:
+        return no_truth(cls, value, info)
 
     @field_validator("task", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llmad import strict_yaml
 from llmad.errors import UsageError, nearest
 
 _TEXT = re.compile(r"(?P<name>[A-Za-z0-9][\w.:-]*)\s*(\[(?P<options>.*)\])?", re.DOTALL)
@@ -89,8 +90,8 @@ def _table(value: Any) -> Any:
     """The text `{key: value}` as a table; anything else as it is."""
     if isinstance(value, str) and value.startswith("{"):
         try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError:
+            return strict_yaml.parse(value)
+        except (ValueError, yaml.YAMLError):
             return value  # the option itself will say what it wants
     return value
 

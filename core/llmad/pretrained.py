@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmad import base_folder
 from llmad.errors import ModelError, UsageError
-from llmad.memory import enough_memory
+from llmad.memory import enough_memory, is_shortage
 from llmad.quantization import describe, prepare
 from llmad.quantizer import UNQUANTISED
 from llmad.recipe import DeviceMap
@@ -17,6 +18,12 @@ from llmad.registry import parse_quantizer
 from llmad.source import find
 
 _ACCELERATORS = ("cuda", "mps", "xpu")
+
+
+class Recorded(str):
+    """The name of a base as an adapter's record has it: a stranger's word, on which nothing is fetched."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -53,25 +60,26 @@ def load(
             quantised that is stored quantised already.
         ModelError: the folder is incomplete or broken.
     """
-    source = find(name)
+    source = _find(name)
     if isinstance(source, Mapping):
         raise UsageError(
             "no-weights",
             f"backbone {name!r} is known by its shape only",
             "give a local folder or a hub id with weights",
         )
+    _check_files(name, source)
     how = _how(name, dtype, device, device_map, offload_folder, quantize)
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    offline = isinstance(source, Path)
+    safe = {"local_files_only": isinstance(source, Path), "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **safe)
         model, report = AutoModelForCausalLM.from_pretrained(
-            str(source), local_files_only=offline, dtype=dtype, output_loading_info=True, use_safetensors=True, **how
+            str(source), dtype=dtype, output_loading_info=True, use_safetensors=True, use_kernels=False, **safe, **how
         )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # transformers raises many kinds for a broken folder
+        if is_shortage(error):
+            raise
         raise _broken(name, source, error) from None
     if missing := sorted(report["missing_keys"]):
         raise ModelError("broken-backbone", f"{name}: its weights lack {missing[0]} and {len(missing) - 1} others")
@@ -117,7 +125,7 @@ def stored_quantization(name: str) -> str | None:
 
 def generation_config(name: str) -> Any:
     """How the backbone wants its text generated, by its own word; transformers' defaults where it has none."""
-    source = find(name)
+    source = _find(name)
     from transformers import GenerationConfig
 
     try:
@@ -127,7 +135,7 @@ def generation_config(name: str) -> Any:
 
 
 def one_backbone(given: str | None, abouts: Iterable[Mapping[str, Any]]) -> str:
-    """The one base of several adapters: the given one, or the one that all record.
+    """The one base of several adapters: the given one, or the one that all record, which is not fetched.
 
     Raises:
         UsageError: they do not name one.
@@ -136,7 +144,7 @@ def one_backbone(given: str | None, abouts: Iterable[Mapping[str, Any]]) -> str:
     name = names.pop()
     if name is None or names:
         raise UsageError("no-backbone", "the adapters do not name one backbone", "give --backbone")
-    return name
+    return given or Recorded(name)
 
 
 def common_dtype(abouts: Iterable[Mapping[str, Any]]) -> str:
@@ -173,9 +181,9 @@ def skeleton(name: str) -> nn.Module:
 
     try:
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config)
+            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
-        raise _broken(name, find(name), error) from None
+        raise _broken(name, _find(name), error) from None
     return model
 
 
@@ -187,18 +195,66 @@ def _check_devices(device_map: DeviceMap) -> None:
             raise UsageError("no-device", f"device_map: there is no {given!r} on this machine", "choose auto, or cpu")
 
 
-def _config(name: str) -> Any:
+def _find(name: str) -> Path | Mapping[str, Any] | str:
+    """What a name stands for; a hub id that only an adapter's record names is looked up in the cache, and there alone.
+
+    Raises:
+        UsageError: no such backbone.
+        ModelError: the record names a hub id that is not in the cache.
+    """
     source = find(name)
-    from transformers import AutoConfig
+    if not isinstance(source, str) or not isinstance(name, Recorded):
+        return source
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, local_files_only=True))
+    except Exception:  # a name that is none, a cache without it: whatever it is, it is not here
+        reason = f"the adapter says that its base is {name} on the hub, which was not downloaded before"
+        raise ModelError(
+            "not-downloaded", reason, f"give --backbone {name} to download it, or a folder that holds it"
+        ) from None
+
+
+def _check_files(name: str, source: Path | str) -> None:
+    """Refuse a base that brings an adapter or pickles, before transformers opens it.
+
+    Raises:
+        ModelError: it does.
+    """
+    if isinstance(source, Path):
+        base_folder.check(name, source)
+        return
+    from transformers.utils import find_adapter_config_file
+
+    try:
+        stray = find_adapter_config_file(source)
+    except Exception as error:
+        raise _broken(name, source, error) from None
+    if stray:
+        base_folder.check_plain(name, Path(stray).parent)
+
+
+def _config(name: str) -> Any:
+    source = _find(name)
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
     try:
         if isinstance(source, Mapping):
             return AutoConfig.for_model(**source)
-        return AutoConfig.from_pretrained(str(source), local_files_only=isinstance(source, Path))
+        offline = isinstance(source, Path)
+        values, _ = PreTrainedConfig.get_config_dict(str(source), local_files_only=offline)
+        base_folder.check_code(name, values, values.get("model_type") in CONFIG_MAPPING)
+        return AutoConfig.from_pretrained(str(source), local_files_only=offline, trust_remote_code=False)
+    except ModelError:
+        raise
     except Exception as error:
         raise _broken(name, source, error) from None
 
 
 def _broken(name: str, source: object, error: Exception) -> ModelError:
     hint = "it is no folder here, so the hub was asked" if isinstance(source, str) else "is the folder complete?"
-    return ModelError("broken-backbone", f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", hint)
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if "ignore_mismatched_sizes" in said:  # transformers points to a table that it has printed
+        said = "its weights have other shapes than config.json says"
+    return ModelError("broken-backbone", f"{name}: {said}", hint)

@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from llmad.columns import Layout
 from llmad.errors import ModelError, UsageError
 from llmad.prompt import Prompt
@@ -73,8 +75,9 @@ def recorded(about: Mapping[str, Any], place: Path) -> Prompt | None:
         return None
     try:
         prompt = Prompt(**about["prompt"])
+        TypeAdapter(Prompt).validate_python(about["prompt"], strict=False)  # the texts are texts
         fingerprint = prompt.fingerprint()
-    except TypeError:
+    except (TypeError, ValidationError):
         raise ModelError("broken-adapter", f"{place}: 'prompt' is no prompt") from None
     if about.get("prompt_fingerprint") not in (None, fingerprint):
         reason = f"{place}: the prompt is not the one that the adapter was trained with: its fingerprint differs"

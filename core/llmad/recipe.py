@@ -4,11 +4,10 @@ Keys are named as in Hugging Face's trainers where they have the same meaning. A
 (built-in defaults, a file, the command line); later layers win, and every wrong key or value is reported at once.
 """
 
-import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from llmad import hub
+from llmad import hub, strict_json, strict_yaml
 from llmad.columns import Mapped
 from llmad.errors import DataError, LlmadError, ModelError, UsageError, nearest, together
 from llmad.prompting import Choice
@@ -89,7 +88,7 @@ class Recipe(BaseModel):
     columns: Mapped | None = None
     output_dir: str | None = None
     prompt: Choice | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 63)
     max_length: PositiveInt = 512
     train_on_prompt: bool = False
     num_train_epochs: PositiveFloat = 1
@@ -112,6 +111,11 @@ class Recipe(BaseModel):
     max_eval_samples: PositiveInt = 200
     per_device_eval_batch_size: PositiveInt = 64
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _counted(cls, value: Any, info: ValidationInfo) -> Any:
+        return no_truth(cls, value, info)
+
     @field_validator("frozen")
     @classmethod
     def _named(cls, frozen: dict[str, str]) -> dict[str, str]:
@@ -131,6 +135,17 @@ class Recipe(BaseModel):
         if folder is not None and info.data.get("device_map", "unknown") is None:
             raise ValueError("only a device_map puts weights on disk; give device_map too")
         return folder
+
+
+def no_truth(model: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Let `true` and `false` pass where they are asked for alone; Python would count with them.
+
+    Raises:
+        ValueError: the key wants something else.
+    """
+    if isinstance(value, bool) and model.model_fields[info.field_name or ""].annotation is not bool:
+        raise ValueError("true and false are no value of it")
+    return value
 
 
 def placed(device_map: Any) -> DeviceMap:
@@ -184,9 +199,9 @@ def read(path: Path) -> Layer:
     """
     readers: dict[str, Callable[[str], Any]] = {
         ".toml": tomllib.loads,
-        ".yaml": yaml.safe_load,
-        ".yml": yaml.safe_load,
-        ".json": json.loads,
+        ".yaml": strict_yaml.parse,
+        ".yml": strict_yaml.parse,
+        ".json": strict_json.parse,
     }
     if path.suffix not in readers:
         raise UsageError("bad-recipe", f"{path}: a recipe ends in {', '.join(readers)}")
@@ -195,28 +210,38 @@ def read(path: Path) -> Layer:
     except OSError as error:
         raise UsageError("no-recipe", f"{path}: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise UsageError("bad-recipe", f"{path}: {' '.join(str(error).split())}") from None
+        raise UsageError("bad-recipe", f"{path}: {_said(error)}") from None
     if not isinstance(content, dict):
         raise UsageError("bad-recipe", f"{path}: a recipe is a table of keys and values")
     return str(path), content
 
 
-def read_pairs(pairs: Sequence[str]) -> Layer:
+def read_pairs(pairs: Sequence[str], given: Collection[str] = ()) -> Layer:
     """Read `key=value` pairs from the command line; values are read as YAML scalars.
 
+    Args:
+        pairs: the texts.
+        given: the keys that have an option of their own, which was used.
+
     Raises:
-        UsageError: a pair without a key or an equals sign, or a value that is no YAML.
+        UsageError: a pair without a key or an equals sign, a key that is given twice, or a value that is no YAML.
     """
-    values = {}
+    values = dict[str, Any]()
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise UsageError("bad-option", f"--set {pair!r} is not key=value")
+        if (key := key.strip()) in values or key in given:
+            raise UsageError("bad-option", f"--set {key} is given twice", "give it once")
         try:
-            values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError("bad-option", f"--set {pair!r}: {' '.join(str(error).split())}") from None
+            values[key] = strict_yaml.parse(value)
+        except (ValueError, yaml.YAMLError) as error:
+            raise UsageError("bad-option", f"--set {pair!r}: {_said(error)}") from None
     return "--set", values
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).replace(' in "<unicode string>",', " at").split())
 
 
 def _text_form(value: Any) -> Any:

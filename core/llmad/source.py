@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmad import base_folder
 from llmad.errors import UsageError, nearest
 from llmad.registry import registry
 
@@ -14,6 +15,7 @@ def find(name: str) -> Path | Mapping[str, Any] | str:
 
     Raises:
         UsageError: it is none of them.
+        ModelError: an adapter lies in the folder.
     """
     backbones = registry().backbones()
     for backbone in backbones:
@@ -24,7 +26,10 @@ def find(name: str) -> Path | Mapping[str, Any] | str:
     path = Path(os.path.expanduser(name))  # noqa: PTH111  pathlib's raises where there is no such user
     if os.path.isdir(path):  # noqa: PTH112  pathlib's raises where the name is too long
         if not (path / "config.json").is_file():
-            raise UsageError("no-backbone", f"{name}: the folder has no config.json")
+            adapter = (path / base_folder.ADAPTER).is_file()
+            hint = "it is an adapter: give the folder of its base" if adapter else ""
+            raise UsageError("no-backbone", f"{name}: the folder has no config.json", hint)
+        base_folder.check_plain(name, path)
         return path
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name

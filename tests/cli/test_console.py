@@ -1,6 +1,7 @@
 """What is printed, and how."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ COLUMNS = {"name": "Name", "list": "List", "text": "Text"}
 @pytest.mark.parametrize(
     ("text", "shown"),
     [("[bold]x", "[bold]x"), ("\x1b[31m", "\\x1b[31m"), ("\x9b", "\\x9b"), ("\r\0\x7f", "\\x0d\\x00\\x7f"),
+     ("\u202eexe", "\\u202eexe"), ("a\u2066b\ufeff\U000e0041", "a\\u2066b\\ufeff\\U000e0041"), ("\u200d", "\u200d"),
      ("a\n\tb", "a\n\tb"), ("ä 漢", "ä 漢"), (5, "5")],
 )  # fmt: skip
 def test_control_characters_are_shown(text, shown):
@@ -39,6 +41,14 @@ def test_rows_are_a_table_on_a_terminal(monkeypatch):
 def test_json_is_all_that_goes_to_the_output(capsys):
     console.print_json({"name": "[red]ä"})
     assert capsys.readouterr() == ('{\n  "name": "[red]ä"\n}\n', "")
+
+
+def test_json_shows_what_is_hidden_and_means_the_same(capsys):
+    content = {"name\x9b": "\u202eexe\U000e0041\ufeff"}
+    console.print_json(content)
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    assert json.loads(shown) == content
 
 
 def test_complaints_and_warnings_go_to_the_error_stream_unwrapped(capsys):

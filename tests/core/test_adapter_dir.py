@@ -212,7 +212,7 @@ def rewrite(folder, name, **change):
     ({"options": {"new": 1}}, "bad-option"),
     ({"options": None}, "broken-adapter"),
     ({"sites": "here"}, "broken-adapter"),
-    ({"sites": ["here"]}, "other-base"),
+    ({"sites": ["here"]}, "broken-adapter"),
     ({"sites": [{}]}, "other-base"),
     ({"sites": []}, "other-base"),
     ({"base": None}, "broken-adapter"),

@@ -26,3 +26,18 @@ def test_a_function_can_be_watched_more_than_once():
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="other"), enough_memory(""):
         raise RuntimeError("other")
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+])  # fmt: skip
+def test_the_machines_own_memory_may_be_short_too(error):
+    with pytest.raises(OutOfMemoryError, match="memory") as caught, enough_memory("ask for less"):
+        raise error
+    assert caught.value.hint == "ask for less"
+
+
+def test_torch_says_so_itself():
+    with pytest.raises(OutOfMemoryError, match="memory"), enough_memory(""):
+        torch.empty(1 << 50, dtype=torch.uint8)

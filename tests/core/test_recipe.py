@@ -203,7 +203,7 @@ def test_a_file_that_is_missing_is_told(tmp_path):
 def test_pairs_are_read_as_scalars():
     origin, values = recipe.read_pairs(["seed=3", "do_eval=true", "learning_rate=1e-3", "adapter=lora[layers=8:]"])
     assert origin == "--set"
-    assert values == {"seed": 3, "do_eval": True, "learning_rate": "1e-3", "adapter": "lora[layers=8:]"}
+    assert values == {"seed": 3, "do_eval": True, "learning_rate": 0.001, "adapter": "lora[layers=8:]"}
     assert load(values).learning_rate == 1e-3
 
 

@@ -1,10 +1,12 @@
 """The docs are true: their code runs, their commands run, the generated page is what the code says."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
@@ -38,6 +40,21 @@ def test_commands_run(page: str, tmp_path: Path) -> None:
 def test_reference_is_what_the_code_says() -> None:
     run = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_every_code_that_is_raised_has_a_sentence() -> None:
+    faults = run_path(str(ROOT / "docs" / "error_page.py"))["faults"]()
+    assert faults == []
+
+
+def test_a_code_made_of_parts_stands_for_all_that_fit() -> None:
+    codes = run_path(str(ROOT / "docs" / "error_page.py"))["codes"]
+    (first,) = ast.parse("f'ambiguous-{kind}'").body
+    assert isinstance(first, ast.Expr)
+    assert codes(first.value) == [f"ambiguous-{kind}" for kind in ("adapter", "backbone", "quantizer", "task")]
+    (first,) = ast.parse("f'nothing-{kind}-such'").body
+    assert isinstance(first, ast.Expr)
+    assert codes(first.value) == ["nothing-*-such"]
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*.md")))

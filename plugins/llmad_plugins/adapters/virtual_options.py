@@ -61,6 +61,8 @@ class VirtualOptions(AdapterSpec):
         """Read PEFT's layout."""
         (site,) = sites
         if self.encoded:
+            if (count := len(tensors[_KEY])) != self.num_virtual_tokens:  # told before the encoder takes its memory
+                raise ValueError(f"there are {count:,} virtual tokens, and not {self.num_virtual_tokens:,}")
             return {site: {name: tensor for name, tensor in tensors.items() if name not in self.derived()}}
         return {site: {"tokens": tensors[_KEY]} if _KEY in tensors else {}}
 

@@ -1,0 +1,109 @@
+"""Filling: tensors into the modules of an adapter, strict both ways: every tensor has its place, and the reverse."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llmad.errors import LlmadError, ModelError, nearest
+from llmad.module import AdapterModule
+from llmad.site import Site
+from llmad.spec import AdapterSpec, Tensors
+
+
+def copies(modules: Mapping[Site, AdapterModule]) -> list[tuple[Site, Tensors]]:
+    """The tensors on the CPU, sharing no memory: safetensors refuses tensors that do."""
+    return [
+        (site, {key: tensor.detach().cpu().contiguous().clone() for key, tensor in own.items()})
+        for site, own in _owned(modules).items()
+    ]
+
+
+def check_outlines(spec: AdapterSpec, sites: Sequence[Site], tensors: Tensors, where: Path) -> None:
+    """Refuse tensors of other shapes than the method's, before memory is taken for either.
+
+    Args:
+        spec: of the method.
+        sites: where it is to sit.
+        tensors: on the meta device, so that only names, dtypes and shapes are compared.
+        where: their file.
+
+    Raises:
+        ModelError: with the first that does not fit.
+    """
+    try:
+        with torch.device("meta"):
+            modules = spec.assemble(sites)
+    except LlmadError:
+        raise
+    except Exception:  # sizes that no tensor can have, or a method that wants values: building it will tell
+        return
+    given = _restored(spec, sites, tensors, where)
+    for site, wanted in _owned(modules).items():
+        for key, tensor in wanted.items():
+            _check_tensor(f"{where}: {site.label}:{key}", given[site].get(key), tensor)
+
+
+def fill(modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, where: Path) -> dict[str, object]:
+    """Put tensors into built modules; returns the `adapter_config.json` that belongs to them.
+
+    Raises:
+        ModelError: with the first that does not fit, or is not finite.
+    """
+    given = _restored(spec, list(modules), tensors, where)
+    for site, wanted in _owned(modules).items():
+        for key, tensor in wanted.items():
+            _check_tensor(f"{where}: {site.label}:{key}", given[site].get(key), tensor)
+        if extra := sorted(given[site].keys() - wanted.keys()):
+            raise ModelError("extra-tensor", f"{where}: {site.label}:{extra[0]} has no place")
+        modules[site].load_state_dict(given[site], strict=False)  # a shared tensor is another site's to load
+    return _check_nothing_lost(modules, spec, tensors, where)
+
+
+def _restored(spec: AdapterSpec, sites: Sequence[Site], tensors: Tensors, where: Path) -> dict[Site, Tensors]:
+    try:
+        return spec.restore(sites, tensors)
+    except (LookupError, RuntimeError, ValueError) as error:
+        raise ModelError("broken-adapter", f"{where} is no {spec.name} of these sites: {error}") from None
+
+
+def _owned(modules: Mapping[Site, AdapterModule]) -> dict[Site, Tensors]:
+    """The tensors of each module; one that is held several times belongs to the first who holds it."""
+    seen: set[int] = set()
+    owned: dict[Site, Tensors] = {}
+    for site, module in modules.items():
+        owned[site] = {}
+        for key, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                owned[site][key] = tensor
+                seen.add(id(tensor))
+    return owned
+
+
+def _check_nothing_lost(
+    modules: dict[Site, AdapterModule], spec: AdapterSpec, tensors: Tensors, where: Path
+) -> dict[str, object]:
+    """What would be written now must be what was read: no name, no row and no number fell by the way."""
+    config, again = spec.export(copies(modules))
+    if strangers := sorted(tensors.keys() - again.keys()):
+        raise ModelError("extra-tensor", f"{where}: {strangers[0]} has no place", nearest(strangers[0], list(again)))
+    for key, tensor in tensors.items():
+        _check_tensor(f"{where}: {key}", tensor, again[key])
+        found, wanted = again[key], tensor.to(again[key])
+        same = torch.allclose(found, wanted, 1e-4, 1e-5) if key in spec.derived() else torch.equal(found, wanted)
+        if not same:
+            raise ModelError("extra-tensor", f"{where}: {key} holds values that have no place")
+    return config
+
+
+def _check_tensor(where: str, given: Tensor | None, wanted: Tensor) -> None:
+    if given is None:
+        raise ModelError("missing-tensor", f"{where} is missing")
+    if given.shape != wanted.shape:
+        raise ModelError("misshapen-tensor", f"{where} has shape {tuple(given.shape)}, not {tuple(wanted.shape)}")
+    if given.dtype != wanted.dtype and not (given.is_floating_point() and wanted.is_floating_point()):
+        found, due = (str(tensor.dtype).removeprefix("torch.") for tensor in (given, wanted))
+        raise ModelError("wrong-dtype", f"{where} is of {found}, not {due}")
+    if not given.is_meta and not bool(torch.isfinite(given.to(wanted.dtype)).all()):  # as it will be held
+        raise ModelError("not-finite", f"{where} holds values that are not finite")
