@@ -22,7 +22,8 @@ def page() -> Iterator[str]:
     yield "`--debug` shows the traceback. In Python it is an `LlmadError` with `code`, `hint` and `exit_code`.\n"
     yield "## Exit codes\n\n| exit code | class | what |\n|---|---|---|\n| 0 | | Done. |"
     for name, kind in sorted(KINDS.items(), key=lambda item: item[1].exit_code):
-        yield f"| {kind.exit_code} | `{name}` | {(kind.__doc__ or '').partition(chr(10))[0]} |"
+        what = (kind.__doc__ or "").partition("\n")[0] if kind.exit_code > 1 else "A fault of llmad's own."
+        yield f"| {kind.exit_code} | `{name}` | {what} |"
     yield "| 128 + n | | Stopped by signal n; 130 is an interrupt. |"
     yield "\n## Codes\n\n| code | exit code | what | raised in |\n|---|---|---|---|"
     found, sentences = raised(), meanings()

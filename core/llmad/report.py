@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from llmad.files import replace, write_text
+from llmad.markdown import code, plain
 from llmad.score import Score
 
 
@@ -30,17 +33,19 @@ def plot_loss(metrics: Sequence[dict[str, Any]], path: Path) -> None:
 
 def write_card(path: Path, recipe: dict[str, Any], facts: Sequence[tuple[str, str]], scores: dict[str, Score]) -> None:
     """Write the model card: what was trained on what, how, and what came out."""
-    lines = ["---", "library_name: llmad", f"base_model: {recipe['backbone']}", "---", ""]
-    lines += [f"# {recipe['adapter']} on {recipe['backbone']}", ""]
-    lines += [f"A `{recipe['adapter']}` adapter for the task `{recipe['task']}`, trained with llmad.", ""]
-    lines += ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts), ""]
+    front = yaml.safe_dump({"library_name": "llmad", "base_model": recipe["backbone"]}, sort_keys=False, width=10_000)
+    lines = ["---", *front.splitlines(), "---", ""]
+    adapter, backbone, task = (code(recipe[key]) for key in ("adapter", "backbone", "task"))
+    lines += [f"# {adapter} on {backbone}", ""]
+    lines += [f"A {adapter} adapter for the task {task}, trained with llmad.", ""]
+    lines += ["| what | value |", "|---|---|", *(f"| {plain(name)} | {plain(value)} |" for name, value in facts), ""]
     if scores:
         lines += [
             "| | task | rows | accuracy | 95 % interval | majority | no answer |",
             "|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {name} | {score.task} | {score.n} | {score.accuracy:.1%} | {score.interval[0]:.1%} to "
+            f"| {plain(name)} | {plain(score.task)} | {score.n} | {score.accuracy:.1%} | {score.interval[0]:.1%} to "
             f"{score.interval[1]:.1%} | {score.majority:.1%} | {score.unparsed} |"
             for name, score in scores.items()
         ]
