@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from llmad import tensor_file
 from llmad.attachment import attached, build, detach, mount, plan, state
-from llmad.errors import LlmadError, LlmadWarning, ModelError, StorageError, UsageError
-from llmad.files import replace, write_json
+from llmad.errors import LlmadError, LlmadWarning, ModelError, UsageError
+from llmad.files import make, replace, write_json
 from llmad.filling import check_outlines, copies, fill
 from llmad.fingerprint import difference, fingerprint
 from llmad.match import select
@@ -71,13 +70,10 @@ def save(
     }
     for other in built_on:
         save(model, folder / BUILT_ON / other, other)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / WEIGHTS, lambda temporary: save_file(named, temporary, metadata={"format": "pt"}))
-        write_json(folder / CONFIG, config)
-        write_json(folder / ABOUT, record)
-    except (OSError, SafetensorError) as error:
-        raise StorageError("cannot-write", f"{folder}: {getattr(error, 'strerror', None) or error}") from None
+    make(folder)
+    replace(folder / WEIGHTS, lambda temporary: save_file(named, temporary, metadata={"format": "pt"}))
+    write_json(folder / CONFIG, config)
+    write_json(folder / ABOUT, record)
     return folder
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from llmad import pretrained
+from llmad.stopping import SIGNALS
 
 ROW = {"instruction": "1 + 1?", "input": "", "output": "2. The answer is 2.", "answer": "2"}
 
@@ -289,7 +290,14 @@ def long_run(place, rows, folder):
     settings = [f"--set={pair}" for pair in ("max_steps=200", "save_steps=20", "seed=3")]
     words = ["train", "-b", folder, "-d", str(rows), "-a", "lora[dropout=0.2]", "-o", "out", *settings]
     command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
-    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],  # none is ignored
+    )
     while not (place / "out" / "checkpoints" / "step-00000020").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)

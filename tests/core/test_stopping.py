@@ -9,6 +9,15 @@ import pytest
 from llmad.stopping import SIGNALS, Stopped, stoppable, watching
 
 
+@pytest.fixture(autouse=True)
+def none_is_ignored():
+    """A shell lets what it starts in the background ignore signals."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noted_and_a_second_one_stops(number):
     with watching() as watch:

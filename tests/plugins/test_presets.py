@@ -1,13 +1,10 @@
 """Presets: the paper's parameter counts, and that every preset means what its name says."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 import llmad
+from llmad import pretrained
+from llmad.plan import summary
 from llmad_plugins.adapters.presets import PRESETS
 
 # Hu et al., 2023 (arXiv 2304.01933), version 1, table 1, column "Params"; OPT-6.7B by the same rule.
@@ -27,11 +24,11 @@ def in_words(parameters: int) -> str:
 
 @pytest.mark.parametrize("backbone", TABLE_1)
 def test_parameters_are_those_of_the_papers_table(backbone):
-    program = Path(sys.executable).parent / "llmad"
+    model = pretrained.skeleton(backbone)
     for preset, wanted in TABLE_1[backbone].items():
-        command = [program, "inspect", backbone, "--adapter", preset, "--json"]
-        printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-        assert (preset, in_words(json.loads(printed)["trainable_parameters"])) == (preset, wanted)
+        llmad.attach(model, preset)
+        assert (preset, in_words(summary(model).trainable_parameters)) == (preset, wanted)
+        llmad.detach(model)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
