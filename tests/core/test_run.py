@@ -208,7 +208,7 @@ def test_a_run_on_a_quantised_base_resumes_bitwise(told, tmp_path, quantizer, ad
     assert steps_of(recipe("run"), tmp_path / "run") == [3, 4]
     for part in ("checkpoints/step-00000004", "adapter"):
         assert tensors(tmp_path / "run" / part) == tensors(tmp_path / "straight" / part)
-    assert f"| base quantised as | {quantizer}[" in (tmp_path / "run" / "README.md").read_text()
+    assert f"| base quantised as | {quantizer}&#91;" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_a_resume_on_another_quantization_is_refused(trained, told):
@@ -388,7 +388,7 @@ def test_a_copy_that_is_missing_leaves_the_model_alone(built, tmp_path, folder):
 def test_an_adapter_that_is_broken_leaves_nothing_of_what_it_was_built_on(built, tmp_path, folder):
     (tmp_path / "b" / "adapter" / "adapter_model.safetensors").write_bytes(b"")
     model = pretrained.load(folder).model
-    with pytest.raises(llmad.ModelError, match="cannot be read"):
+    with pytest.raises(llmad.ModelError, match="too few for its header"):
         llmad.load(model, tmp_path / "b" / "adapter")
     assert not state(model).adapters
 

@@ -134,7 +134,7 @@ def test_a_prompt_that_was_changed_is_refused_unless_another_is_named(run):
 @pytest.mark.parametrize("prompt", [{"ask": "?"}, "?"])
 def test_a_record_that_is_no_prompt_is_refused(run, prompt):
     change(run, prompt=prompt)
-    with pytest.raises(ModelError, match="'prompt' is no prompt"):
+    with pytest.raises(ModelError, match="'prompt'"):
         evaluate([run], limit=1)
 
 
