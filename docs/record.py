@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +37,9 @@ def main() -> None:
 
             train_adapter(default, observe)
         os.chdir(HERE)
-    shown.save_svg(str(HERE / "run.svg"), title=COMMAND)
+    fonts = r"@font-face \{.*?\}\s*"  # fetched from elsewhere; the reader's own will do
+    drawn = re.sub(fonts, "", shown.export_svg(title=COMMAND), flags=re.DOTALL)
+    (HERE / "run.svg").write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":
