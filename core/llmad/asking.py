@@ -138,7 +138,8 @@ def check_changes(base: Pretrained, sheet: Sheet) -> None:
         ModelError: the next-token scores of some questions are those of the base, bit for bit.
     """
     model = base.model.eval()
-    asked = questions(model, base.tokenizer, sheet.task, sheet.rows[:_PROBED], sheet.prompt, sheet.manner)
+    every = questions(model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner)
+    asked = [question for question in every if question.room][:_PROBED]  # what has no room cannot be asked at all
     for question in asked:
         ids = torch.tensor([question.ids], device=placement.device(model))
         with torch.inference_mode():
@@ -148,6 +149,8 @@ def check_changes(base: Pretrained, sheet: Sheet) -> None:
                 changed = model(input_ids=ids, use_cache=False).logits[:, -1]
         if not torch.equal(plain, changed):
             return
+    if not asked:
+        return
     reason = f"{sheet.label}: the adapter changes nothing: {len(asked)} questions have the scores of the base"
     raise ModelError("changes-nothing", reason, "train it; an untrained adapter is the identity")
 

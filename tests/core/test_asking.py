@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import llmad
 from llmad import pretrained
 from llmad.asking import Sheet, ask, check_changes
 from llmad.errors import LlmadWarning, ModelError
 from llmad.exam import Manner
+from llmad.pretrained import Pretrained
 from llmad.registry import registry
 
 TIMES = ("seconds", "tokens_per_second")
@@ -162,6 +164,18 @@ def test_an_adapter_that_changes_nothing_is_refused(folder, sheets):
 def test_an_adapter_that_changes_something_is_not(base, sheets):
     for sheet in sheets("x")[1:]:
         check_changes(base, sheet)
+
+
+def test_a_question_that_is_too_long_is_not_asked_to_see_whether_an_adapter_acts(tokenizer, sheets):
+    sizes = {"n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes))  # its positions are a table, and end
+    own = Pretrained("tiny", gpt2, tokenizer)
+    llmad.attach(own.model, "lora", "a")
+    sheet = sheets("x")[1]
+    long = {**sheet.rows[0], "instruction": "7" * 300}
+    check_changes(own, replace(sheet, rows=[long]))
+    with pytest.raises(ModelError, match="changes nothing"):
+        check_changes(own, replace(sheet, rows=[long, *sheet.rows]))
 
 
 def test_questions_that_are_too_long_are_said(base, sheets, task):
