@@ -69,7 +69,9 @@ class Exam(BaseModel):
     @field_validator("task", mode="before")
     @classmethod
     def _split(cls, task: Any) -> Any:
-        return tuple(name.strip() for name in task.split(",") if name.strip()) if isinstance(task, str) else task
+        if not isinstance(task, str):
+            return task
+        return tuple(dict.fromkeys(name.strip() for name in task.split(",") if name.strip()))  # each asked once
 
     @field_validator("device_map", mode="before")
     @classmethod

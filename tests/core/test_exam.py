@@ -15,6 +15,7 @@ from llmad.task import Released
 
 def test_tasks_are_named_with_commas():
     assert read({"task": " svamp, addsub ,"}).task == ("svamp", "addsub")
+    assert read({"task": "svamp,addsub,svamp"}).task == ("svamp", "addsub")
     assert read({}) == Exam()
 
 
