@@ -67,7 +67,7 @@ class Chat:
             OutOfMemoryError: they are too long for the memory.
         """
         (ids,) = token_ids(self.base.tokenizer, [self.prompt.ask(_row(question, before))])
-        limit = room(self.base, len(ids), max_new_tokens)
+        limit = room(self.base.model, len(ids), max_new_tokens)
         if limit == 0:
             reason = f"the question has {len(ids):,} tokens, which leaves no room for an answer"
             raise DataError("too-long", reason, "ask a shorter one")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from llmad import placement
+from llmad import generation, placement
 from llmad.attachment import only, per_row
 from llmad.data import pad_token, token_ids
 from llmad.errors import DataError, ModelError
@@ -111,12 +111,10 @@ def questions(
     """
     check_answers(task, rows)
     codes = token_ids(tokenizer, [prompt.ask(row) for row in rows])
-    positions = getattr(model.config, "max_position_embeddings", None)
-    rooms = [max(0, min(manner.max_new_tokens, positions - len(ids))) if positions else manner.max_new_tokens
-             for ids in codes]  # fmt: skip
+    limit = manner.max_new_tokens
     return [
-        Question(who, index, row, tuple(ids), room, task.judge(row["answer"]))
-        for index, (row, ids, room) in enumerate(zip(rows, codes, rooms, strict=True))
+        Question(who, index, row, tuple(ids), generation.room(model, len(ids), limit), task.judge(row["answer"]))
+        for index, (row, ids) in enumerate(zip(rows, codes, strict=True))
     ]
 
 

@@ -20,7 +20,7 @@ def sampling(temperature: float) -> dict[str, Any]:
     return {"do_sample": True, "num_beams": 1, "temperature": temperature, "top_k": 0, "top_p": 1.0}
 
 
-def room(base: Pretrained, length: int, wanted: int) -> int:
+def room(model: Any, length: int, wanted: int) -> int:
     """How many tokens, at most `wanted`, may follow a question of so many; 0 where the model has no position left."""
-    positions = getattr(base.model.config, "max_position_embeddings", None) or length + wanted
+    positions = getattr(model.config, "max_position_embeddings", None) or length + wanted
     return int(max(0, min(wanted, positions - length)))

@@ -67,10 +67,11 @@ class LocalTeacher:
             OutOfMemoryError: the batch is too large.
         """
         codes = [self._ids(dialogue) for dialogue in dialogues]
-        fitting = {number: code for number, code in enumerate(codes) if room(self.base, len(code), max_new_tokens)}
+        model = self.base.model
+        fitting = {number: code for number, code in enumerate(codes) if room(model, len(code), max_new_tokens)}
         replies = [Reply("", False) for _ in codes]
         if fitting:
-            limit = room(self.base, max(map(len, fitting.values())), max_new_tokens)
+            limit = room(model, max(map(len, fitting.values())), max_new_tokens)
             written = self._generate(list(fitting.values()), limit, str(dialogues))
             for number, ids in zip(fitting, written, strict=True):
                 replies[number] = self._reply(ids)

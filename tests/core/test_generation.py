@@ -28,9 +28,9 @@ def test_the_likeliest_token_or_one_of_all():
 
 
 def test_positions_bound_the_room(base):
-    assert [room(base, length, 20) for length in (1, 236, 250, 255, 256, 999)] == [20, 20, 6, 1, 0, 0]
+    assert [room(base.model, length, 20) for length in (1, 236, 250, 255, 256, 999)] == [20, 20, 6, 1, 0, 0]
 
 
 def test_a_model_without_positions_has_room():
     model = SimpleNamespace(config=SimpleNamespace())
-    assert room(pretrained.Pretrained("any", model, None), 10**6, 20) == 20
+    assert room(model, 10**6, 20) == 20
