@@ -1,12 +1,12 @@
 """`llmad distill`: rationales of a teacher, as a file to train on."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from llmad_cli.bars import Bars
 from llmad_cli.console import err, inert, out, print_json
 
 if TYPE_CHECKING:
@@ -77,23 +77,14 @@ def distill(
         out.print(inert(f"{name:<9}  {value}"), soft_wrap=True)
 
 
-class DistillingView:
+class DistillingView(Bars):
     """A bar with the share of right answers on a terminal, a dozen lines elsewhere; on the error stream."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("distill"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal)
+        note = TextColumn("{task.fields[note]}", markup=False)
+        super().__init__(err, TextColumn("distill"), BarColumn(), MofNCompleteColumn(), note)
         self.bar: Any = None
         self.right = 0
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def observe(self, event: "Answered") -> None:
         """Show one event."""

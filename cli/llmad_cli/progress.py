@@ -1,17 +1,17 @@
 """What is shown while a run goes on: the plan before the first step, bars on a terminal, lines elsewhere."""
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Group
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.text import Text
 
 from llmad.asking import Scoring
 from llmad.checks import Checks
 from llmad.run import Event, Finished, Prepared
 from llmad.train import Step
+from llmad_cli.bars import Bars
 from llmad_cli.console import err, inert, out, print_rows, warn
 from llmad_cli.evaluate import SCORE_COLUMNS, score_row
 
@@ -23,28 +23,19 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-class ScoringView:
+class ScoringView(Bars):
     """A bar a task with the running accuracy; it goes to the error stream, so that JSON stays clean."""
 
     def __init__(self) -> None:
-        columns = (
+        super().__init__(
+            err,
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal)
         self.bars: dict[str, Any] = {}
         self.correct: dict[str, int] = {}
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def observe(self, event: Event) -> None:
         """Show one event."""
