@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class Candidate:
     prompt: Prompt | None
     tasks: tuple[Task, ...]
     place: Path
+
+    @cached_property
+    def hash(self) -> str:
+        """Of its files; read once for all tasks."""
+        return adapter_hash(self.folder)
 
     @property
     def alone(self) -> bool:
@@ -186,7 +192,7 @@ def _sheet(
     base: Pretrained, candidate: Candidate, who: tuple[str, ...], task: Task, chosen: list[Row], exam: Exam, of: str
 ) -> Sheet:
     prompt = _prompt(candidate, task, exam, base.tokenizer)
-    hashes = {"base": of, "adapter": adapter_hash(candidate.folder), "data": rows.fingerprint(chosen)}
+    hashes = {"base": of, "adapter": candidate.hash, "data": rows.fingerprint(chosen)}
     return Sheet(who, candidate.label, task, chosen, prompt, manner(exam, task), (candidate.place,), hashes)
 
 
