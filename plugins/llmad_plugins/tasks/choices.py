@@ -8,11 +8,10 @@ denied, supposed or merely discussed is not declared.
 import re
 from collections.abc import Callable, Iterable
 
-from llmad_plugins.tasks.declared import LEAD, before, declarations, endings, sentence
+from llmad_plugins.tasks.declared import BLANK, LEAD, before, declarations, endings, sentence
 
 _OPEN = r"[(\[{$*_\"'“‘`]*"
 _CLOSED = r"[)\]}$*_\"'”’`]*"
-_BLANK = r"[^\S\n]"
 _KIND = r"(?:option|choice|answer)"
 _SO = r"\b(?:hence|therefore|thus|so)\b,?\s+(?:the\s+)?"
 _SAME_AS = r"\b(?:corresponds?\s+to|matches|which\s+is|that\s+is|choose|select|pick)\s+(?:the\s+)?(?:answer\s+)?"
@@ -24,14 +23,14 @@ _DOUBTED = re.compile(
     rf"\b(?:if|whether|unless|statement|neither|nor)\s+(?:that\s+)?(?:(?:the|{_KIND})\s+)*{_OPEN}$|{_NOT}",
     re.IGNORECASE,
 )
-_AMOUNT = rf"(?:{_BLANK}+[$€£]?\d[\d.,/]*%?(?:{_BLANK}+[A-Za-z/]+){{0,2}}?)?"  # as in `(D) 12 km is correct`
+_AMOUNT = rf"(?:{BLANK}+[$€£]?\d[\d.,/]*%?(?:{BLANK}+[A-Za-z/]+){{0,2}}?)?"  # as in `(D) 12 km is correct`
 _RIGHT = re.compile(
-    rf"{_CLOSED}{_AMOUNT}{_BLANK}+(?:is|must be|would be|will be) (?:(?:therefore|thus|clearly|indeed) )?"
-    rf"(?:correct\b|right(?={_BLANK}*(?:[.,;!)*\n]|$))"
+    rf"{_CLOSED}{_AMOUNT}{BLANK}+(?:is|must be|would be|will be) (?:(?:therefore|thus|clearly|indeed) )?"
+    rf"(?:correct\b|right(?={BLANK}*(?:[.,;!)*\n]|$))"
     r"|the (?:(?:only|final|best|correct|right|closest) )*(?:answer|option|choice)\b)",
     re.IGNORECASE,
 )
-_END = re.compile(rf"{_CLOSED}{_BLANK}*(?:\n|$|[.!](?:\s|$))")
+_END = re.compile(rf"{_CLOSED}{BLANK}*(?:\n|$|[.!](?:\s|$))")
 
 
 def reader(value: str, aside: str, alone: tuple[str, str]) -> Callable[[str], str | None]:

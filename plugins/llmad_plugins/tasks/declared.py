@@ -7,6 +7,8 @@ supposed ("if the answer is 5") is no declaration, and neither is what is denied
 import re
 from collections.abc import Callable, Iterable
 
+BLANK = r"[^\S\n]"
+"""White space within a line."""
 _NOUN = (
     r"\b(?:answer(?:\s+(?:choice|option|key|letter))?|ans\b\.?"
     r"|(?:the|correct|right|best|closest|nearest|final)\s+(?:option|choice|letter))"

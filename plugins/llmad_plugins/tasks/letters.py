@@ -8,15 +8,14 @@ import re
 from dataclasses import dataclass
 
 from llmad_plugins.tasks.choices import growths, reader
-from llmad_plugins.tasks.declared import settled
+from llmad_plugins.tasks.declared import BLANK, settled
 
 _WORDS_AFTER = r"because|since|as|which|with|but|for|where|when|given|due"
-_BLANK = r"[^\S\n]"
-_NO_FORMULA = rf"(?!{_BLANK}*[+*×÷/^=<>]{_BLANK}*[\w(])(?!-\w)"
-_NO_LIST = rf"(?!{_BLANK}*(?:,|\band\b|\bor\b|&){_BLANK}*\(?[A-E](?!\w))"
-_NO_ARTICLE = rf"(?!(?<=A){_BLANK}+(?!(?:{_WORDS_AFTER})\b)[a-z])"
+_NO_FORMULA = rf"(?!{BLANK}*[+*×÷/^=<>]{BLANK}*[\w(])(?!-\w)"
+_NO_LIST = rf"(?!{BLANK}*(?:,|\band\b|\bor\b|&){BLANK}*\(?[A-E](?!\w))"
+_NO_ARTICLE = rf"(?!(?<=A){BLANK}+(?!(?:{_WORDS_AFTER})\b)[a-z])"
 _CAPITAL = rf"[A-E](?!\w|['’]\w){_NO_FORMULA}{_NO_LIST}{_NO_ARTICLE}"
-_LETTER = rf"\b(?:[A-Ea-e](?={_BLANK}*[*_]*\))|{_CAPITAL})"
+_LETTER = rf"\b(?:[A-Ea-e](?={BLANK}*[*_]*\))|{_CAPITAL})"
 _BEFORE = r"(?:(?<!\w)\(\s*|\b(?i:option|choice|answer|is)\s+[(*_]*)"
 _AFTER = r"(?=[)\]}*_$\s]*(?:$|[.,;:!]|(?:because|since|as|and|or)\b))"
 

@@ -10,19 +10,18 @@ import re
 from dataclasses import dataclass
 from math import isfinite
 
-from llmad_plugins.tasks.declared import LEAD, declarations, endings, settled
+from llmad_plugins.tasks.declared import BLANK, LEAD, declarations, endings, settled
 
-_BLANK = r"[^\S\n]"
-_TERM = rf"\(?{_BLANK}*+-?[$€£₹¥]?\d++(?:[.,]\d++)*+%?{_BLANK}*+\)?{_BLANK}*+"
-_SUM = rf"{_TERM}(?:[-+*/×÷x]{_BLANK}*+{_TERM})*+"
-_LEFT = rf"(?:[A-Za-z]\w{{0,15}}{_BLANK}*+|{_SUM})="  # as in `x = 5`, `3 + 4 = 7`
+_TERM = rf"\(?{BLANK}*+-?[$€£₹¥]?\d++(?:[.,]\d++)*+%?{BLANK}*+\)?{BLANK}*+"
+_SUM = rf"{_TERM}(?:[-+*/×÷x]{BLANK}*+{_TERM})*+"
+_LEFT = rf"(?:[A-Za-z]\w{{0,15}}{BLANK}*+|{_SUM})="  # as in `x = 5`, `3 + 4 = 7`
 _NUMBER = r"(?>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+)"
-_FRACTION = rf"(?>(?:(?P<whole>\d+){_BLANK}+)?(?P<top>\d+(?:\.\d+)?){_BLANK}*/{_BLANK}*(?P<bottom>\d+(?:\.\d+)?))"
+_FRACTION = rf"(?>(?:(?P<whole>\d+){BLANK}+)?(?P<top>\d+(?:\.\d+)?){BLANK}*/{BLANK}*(?P<bottom>\d+(?:\.\d+)?))"
 _NO_MORE = (  # the number is whole, and no part of something else
     r"(?!\d|[,.'’]\d|[²³^]|[kxyzn]\b)"
-    rf"(?![%)]*{_BLANK}*(?:[-/:]{_BLANK}*\d|[+*×÷]{_BLANK}*[\w(]|(?:x|times){_BLANK}*[\d(]))"
-    rf"(?!{_BLANK}*(?:,|\band\b|\bor\b|\bto\b|&){_BLANK}*[$€£₹¥]?\d)"
-    rf"(?!{_BLANK}+\d)"
+    rf"(?![%)]*{BLANK}*(?:[-/:]{BLANK}*\d|[+*×÷]{BLANK}*[\w(]|(?:x|times){BLANK}*[\d(]))"
+    rf"(?!{BLANK}*(?:,|\band\b|\bor\b|\bto\b|&){BLANK}*[$€£₹¥]?\d)"
+    rf"(?!{BLANK}+\d)"
 )
 _DECLARED = re.compile(
     rf"{LEAD}(?:{_LEFT}{LEAD})*+(?P<sign>[-+]?)[$€£₹¥]?(?:{_FRACTION}|(?P<number>{_NUMBER})){_NO_MORE}"
