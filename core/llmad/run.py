@@ -1,6 +1,5 @@
 """A training run from end to end. Reads top to bottom as the way of the data; an observer is told what happens."""
 
-import os
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from llmad import (
     adapter_dir,
@@ -18,7 +16,6 @@ from llmad import (
     data,
     frozen,
     placement,
-    pretrained,
     prompting,
     report,
     resuming,
@@ -27,9 +24,9 @@ from llmad import (
     train,
 )
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
-from llmad.attachment import attach, attached, parameters, state
-from llmad.checks import Checks, check
-from llmad.errors import LlmadWarning, ModelError, UsageError
+from llmad.attachment import attached, parameters, state
+from llmad.checks import Checks
+from llmad.errors import LlmadWarning, ModelError
 from llmad.exam import Exam, manner
 from llmad.files import sync
 from llmad.fingerprint import fingerprint
@@ -37,17 +34,13 @@ from llmad.folder import appearing
 from llmad.lock import locked
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
-from llmad.prompt import Prompt, Row
 from llmad.proof import check_adapter
 from llmad.quantization import quantization
 from llmad.recipe import Recipe
-from llmad.registry import parse_spec, registry
-from llmad.run_dir import RunDir
 from llmad.score import Score
 from llmad.scoring import adapter_hash
-from llmad.sets import sets_in, tasks_in
+from llmad.setup import Setup, set_up
 from llmad.stopping import Stopped, watching
-from llmad.task import Task
 
 
 @dataclass(frozen=True)
@@ -84,38 +77,6 @@ Event = Prepared | train.Step | Scoring | Finished
 Observe = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """Everything that a run needs before its first step."""
-
-    recipe: Recipe
-    task: Task
-    run: RunDir
-    rows: list[Row]
-    conversations: int
-    test_rows: list[Row]
-    found: checkpoint.Found | None
-    device: Accelerator
-    base: pretrained.Pretrained
-    prompt: Prompt
-    built_on: list[str]
-    encoded: data.Encoded
-    checks: Checks
-    schedule: train.Schedule
-    adam: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    @property
-    def done(self) -> int:
-        """Steps that an earlier process has done."""
-        return self.found.step if self.found else 0
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a continuation must have in common with the run."""
-        return resuming.identity(self.recipe, self.rows)
-
-
 def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, dry: bool = False) -> None:
     """Train what a recipe asks for and leave a run directory.
 
@@ -129,7 +90,7 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
         LlmadError: of every kind; until training begins nothing is written.
     """
     with locked(resume) if resume and not dry else nullcontext():
-        own = _set_up(recipe, resume)
+        own = set_up(recipe, resume)
         observe(_prepared(own))
         if own.done == own.schedule.steps and resuming.is_over(own.run, own.recipe, own.base.model):
             observe(Finished(own.run.path, {}, already=True))
@@ -137,7 +98,7 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
             _run(own, observe, resume is None)
 
 
-def _run(own: _Setup, observe: Observe, new: bool) -> None:
+def _run(own: Setup, observe: Observe, new: bool) -> None:
     """Train, save, score and report."""
     recipe = own.recipe
     cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
@@ -151,68 +112,7 @@ def _run(own: _Setup, observe: Observe, new: bool) -> None:
     observe(Finished(own.run.path, scores))
 
 
-def _set_up(recipe: Recipe, resume: Path | None) -> _Setup:
-    """Rows before the model: what is wrong with them is told before anything heavy is loaded."""
-    task = registry().task(recipe.task)
-    run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
-    loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
-    examples = loaded.rows
-    found = checkpoint.newest(run.checkpoints) if resume else None
-    if found:
-        resuming.check_same(resuming.identity(recipe, examples), found.recipe)
-        resuming.say_versions(found.versions)
-    elif resume:
-        resuming.check_nothing_saved(run)
-    test_rows = _test_rows(recipe, task) if recipe.do_eval else []
-    tests = _tests(recipe, task, test_rows)
-
-    device = train.accelerator()
-    base = pretrained.load(
-        recipe.backbone,
-        recipe.dtype,
-        device.device,
-        recipe.device_map,
-        offload_folder=recipe.offload_folder,
-        quantize=recipe.quantize,
-    )
-    if found:
-        adapter_dir.load(base.model, found.path, trainable=True)
-    else:
-        for name, folder in recipe.frozen.items():
-            adapter_dir.load(base.model, adapter_dir.run_adapter(Path(folder)), name)
-        torch.manual_seed(recipe.seed)
-        attach(base.model, recipe.adapter)
-    built_on = [name for name in state(base.model).adapters if name != "default"]
-    adam = train.optimizer(dict(parameters(base.model)), recipe)
-    scaler = train.loss_scaler(base.model)
-    if found:
-        checkpoint.restore(adam, scaler, found.path)
-
-    prompt = prompting.choose(recipe.prompt or prompting.called_for(loaded.layout), task, base.tokenizer)
-    encoded = data.encode(examples, prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
-    lengths = tuple(len(example.ids) for example in encoded.examples)
-    schedule = train.Schedule(recipe, lengths, _rate(recipe, base.model))
-    return _Setup(
-        recipe=recipe,
-        task=task,
-        run=run,
-        rows=examples,
-        conversations=loaded.conversations,
-        test_rows=test_rows,
-        found=found,
-        device=device,
-        base=base,
-        prompt=prompt,
-        built_on=built_on,
-        encoded=encoded,
-        checks=check(examples, encoded, tests),
-        schedule=schedule,
-        adam=adam,
-        scaler=scaler,
-    )
-
-
-def _train(own: _Setup, observe: Observe) -> None:
+def _train(own: Setup, observe: Observe) -> None:
     """The steps that are left, with their metrics and checkpoints."""
     recipe, run, model = own.recipe, own.run, own.base.model
     run.rewind(own.done)
@@ -233,14 +133,14 @@ def _train(own: _Setup, observe: Observe) -> None:
     _check_reached(own)
 
 
-def _save_checkpoint(own: _Setup, step: int) -> None:
+def _save_checkpoint(own: Setup, step: int) -> None:
     folder, keep = own.run.checkpoints, own.recipe.save_total_limit
     sync(own.run.metrics)  # no later than the steps that they tell of
     write = partial(_save_adapter, own)
     checkpoint.save(folder, step, write, own.adam, own.scaler, own.identity, keep, resuming.versions())
 
 
-def _check_reached(own: _Setup) -> None:
+def _check_reached(own: Setup) -> None:
     """Refuse a run in which a parameter never had a gradient; of experts, which see what is routed to them, only tell.
 
     The optimizer has a state of what it was given a gradient of.
@@ -255,42 +155,12 @@ def _check_reached(own: _Setup) -> None:
         raise ModelError("not-trained", reason, "place the adapter where the model's own forward comes by")
 
 
-def _stem(recipe: Recipe) -> str:
-    return f"{Path(recipe.backbone).name}-{recipe.adapter.partition('[')[0].replace(':', '-')}-{recipe.task}"
-
-
-def _rate(recipe: Recipe, model: Any) -> float:
-    return recipe.learning_rate or parse_spec(recipe.adapter).rate(model.config.hidden_size)
-
-
-def _longest(recipe: Recipe, model: Any) -> int:
-    """No row may be longer than the recipe says, or than the model has positions for."""
-    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
-
-
-def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
-    if not rows.both_splits(recipe.data):
-        raise UsageError("no-test-rows", f"do_eval: {recipe.data} holds the training rows only", "use llmad evaluate")
-    found = rows.rows(task, "test", recipe.data, recipe.max_eval_samples, recipe.seed, recipe.columns)
-    return found.rows[: recipe.max_eval_samples]
-
-
-def _tests(recipe: Recipe, task: Task, test_rows: list[Row]) -> dict[str, list[Row]]:
-    """Test rows to look for among the training rows: the task's own, and the sets that lie beside the data."""
-    sets = {task.name: test_rows} if test_rows else {}
-    if recipe.data and os.path.exists(recipe.data):  # noqa: PTH110  a place on the hub is no path
-        folder = Path(recipe.data) if Path(recipe.data).is_dir() else Path(recipe.data).parent
-        beside = [other.name for other in tasks_in(folder)]
-        sets = {**(sets_in(folder, beside) if beside else {}), **sets}
-    return sets
-
-
-def _save_adapter(own: _Setup, path: Path) -> None:
+def _save_adapter(own: Setup, path: Path) -> None:
     adapter_dir.save(own.base.model, path, about=_about(own), built_on=own.built_on)
     check_adapter(own.base.model, path)
 
 
-def _about(own: _Setup) -> dict[str, Any]:
+def _about(own: Setup) -> dict[str, Any]:
     """What the adapter directory records beyond the adapter."""
     return {
         "backbone": own.recipe.backbone,
@@ -301,7 +171,7 @@ def _about(own: _Setup) -> dict[str, Any]:
     }
 
 
-def _prepared(own: _Setup) -> Prepared:
+def _prepared(own: Setup) -> Prepared:
     first = own.rows[0]
     return Prepared(
         recipe=own.recipe,
@@ -322,7 +192,7 @@ def _prepared(own: _Setup) -> Prepared:
     )
 
 
-def _facts(own: _Setup) -> list[tuple[str, str]]:
+def _facts(own: Setup) -> list[tuple[str, str]]:
     """What the model card says."""
     made, checks, quantised = summary(own.base.model), own.checks, quantization(own.base.model)
     return [
@@ -338,7 +208,7 @@ def _facts(own: _Setup) -> list[tuple[str, str]]:
     ]
 
 
-def _score_both(own: _Setup, observe: Observe) -> dict[str, Score]:
+def _score_both(own: Setup, observe: Observe) -> dict[str, Score]:
     """The base and the adapter on the same rows with the same prompt."""
     task, base = own.task, own.base
     asked = manner(Exam(), task)

@@ -95,7 +95,7 @@ def test_the_base_is_not_changed_by_a_bit(told, tmp_path, monkeypatch):
         kept["model"] = found.model
         return found
 
-    monkeypatch.setattr(run.pretrained, "load", remember)
+    monkeypatch.setattr(pretrained, "load", remember)
     train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
     after = kept["model"].state_dict()
     assert all(torch.equal(after[key], value) for key, value in kept["before"].items())
@@ -267,31 +267,6 @@ def run_loss(model):
 def test_a_directory_that_is_taken_is_refused(trained, told):
     with pytest.raises(UsageError, match="is not empty"):
         train_adapter(told(output_dir=str(trained)), lambda _: None)
-
-
-def test_test_rows_are_not_taken_from_the_training_file(told, tmp_path):
-    rows = tmp_path / "rows.json"
-    rows.write_text('[{"instruction": "1 + 1?", "output": "2", "answer": "2"}]')
-    with pytest.raises(UsageError, match="training rows only"):
-        train_adapter(told(data=str(rows), task="math", do_eval=True), lambda _: None)
-
-
-def test_rows_longer_than_the_model_has_positions_for_are_left_out(told, tmp_path):
-    rows = tmp_path / "rows.json"
-    rows.write_text(json.dumps([{"instruction": word, "output": "2"} for word in ("1 + 1?", "x" * 300)]))
-    events = []
-    train_adapter(told(data=str(rows), task="arithmetic", max_length=5000), events.append, dry=True)
-    assert (events[0].checks.rows, events[0].checks.left_out) == (1, 1)
-
-
-def test_a_recipe_without_an_output_takes_a_free_name(told, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        train_adapter(told(max_steps=1), lambda _: None)
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
-        "tiny-lora-arithmetic",
-        "tiny-lora-arithmetic-2",
-    ]
 
 
 def test_the_adapter_says_what_it_was_trained_on(trained, folder):
