@@ -122,6 +122,7 @@ def _plan(event: Prepared) -> Group:
         "tokens": f"{checks.trained_tokens:,} trained of {checks.tokens:,} ({checks.share:.0%})",
         "checks": f"no answer is cut, every row ends with {event.end}{_looked(checks)}",
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
+        "batches": f"{recipe.per_device_train_batch_size} rows, {event.batching}",
         "output": str(event.output),
     }
     lines = [Text.assemble((f"{name:<10}  ", "bold"), inert(value)) for name, value in facts.items()]

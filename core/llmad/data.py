@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,15 +43,24 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows side by side, padded on the right: three tensors (rows, length)."""
+    """What one forward pass is given, and what it is to learn.
 
-    input_ids: Tensor
-    attention_mask: Tensor
+    Attributes:
+        inputs: keyword arguments of the model's forward; the ids are (rows, length).
+        labels: (rows, length): what the token before is to predict, or IGNORED; a row's first token is never learnt.
+        lengths: the tokens of each row of the data; the rest of `inputs` is padding.
+        trained: how many tokens are learnt.
+    """
+
+    inputs: dict[str, Tensor]
     labels: Tensor
+    lengths: tuple[int, ...]
+    trained: int
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return replace(self, inputs=moved, labels=self.labels.to(device, non_blocking=True))
 
 
 def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int, whole: bool = False) -> Encoded:
@@ -100,14 +109,31 @@ def batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[li
     return cut
 
 
-def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """Pad rows on the right to the longest of them."""
-    width = max(len(example.ids) for example in examples)
-    return Batch(
-        torch.tensor([[*example.ids, *[pad] * (width - len(example.ids))] for example in examples]),
-        torch.tensor([[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in examples]),
-        torch.tensor([list(_labels(example, width)) for example in examples]),
-    )
+def padded(examples: Sequence[Example], pad: int) -> Batch:
+    """Rows below one another, padded on the right to the longest of them."""
+    lengths = tuple(len(example.ids) for example in examples)
+    width = max(lengths)
+    inputs = {
+        "input_ids": torch.tensor([[*one.ids, *[pad] * (width - len(one.ids))] for one in examples]),
+        "attention_mask": torch.tensor([[1] * length + [0] * (width - length) for length in lengths]),
+    }
+    labels = [[*_labels(one), *[IGNORED] * (width - len(one.ids))] for one in examples]
+    return _batch(inputs, labels, lengths)
+
+
+def packed(examples: Sequence[Example], positions: bool = True) -> Batch:
+    """Rows end to end in one, each with positions of its own, if the model is told positions."""
+    lengths = tuple(len(example.ids) for example in examples)
+    ids = torch.tensor([[token for one in examples for token in one.ids]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if positions:
+        inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None]
+    return _batch(inputs, [[label for one in examples for label in _labels(one)]], lengths)
+
+
+def _batch(inputs: dict[str, Tensor], labels: list[list[int]], lengths: tuple[int, ...]) -> Batch:
+    learnt = torch.tensor(labels)
+    return Batch(inputs, learnt, lengths, int((learnt != IGNORED).sum()))
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -120,10 +146,11 @@ def pad_token(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
 
-def _labels(example: Example, width: int) -> Iterator[int]:
-    for token, learnt in zip(example.ids, example.labelled, strict=True):
+def _labels(example: Example) -> Iterator[int]:
+    """One for each token; nothing stands before the first that could predict it."""
+    yield IGNORED
+    for token, learnt in zip(example.ids[1:], example.labelled[1:], strict=True):
         yield token if learnt else IGNORED
-    yield from [IGNORED] * (width - len(example.ids))
 
 
 def _inside(ids: Sequence[int], tokenizer: Any) -> tuple[int, int]:

@@ -58,6 +58,7 @@ class Recipe(BaseModel):
         train_on_prompt: learn to write the question too, and not the answer alone.
         num_train_epochs: passes over the rows.
         max_steps: optimizer steps; overrides the epochs.
+        packing: put the rows of a forward pass end to end where the model keeps them apart; pad them elsewhere.
         per_device_train_batch_size: rows in one forward pass.
         gradient_accumulation_steps: forward passes in one optimizer step.
         learning_rate: peak learning rate; the adapter method's own where None.
@@ -91,6 +92,7 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=1 << 63)
     max_length: PositiveInt = 512
     train_on_prompt: bool = False
+    packing: bool = True
     num_train_epochs: PositiveFloat = 1
     max_steps: PositiveInt | None = None
     per_device_train_batch_size: PositiveInt = 16

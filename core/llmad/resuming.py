@@ -18,16 +18,25 @@ from llmad.run_dir import RunDir
 _MAY_CHANGE = {"output_dir", "max_steps", "num_train_epochs", "logging_steps", "save_steps", "save_total_limit",
                "do_eval", "max_eval_samples", "per_device_eval_batch_size", "device_map", "offload_folder"}  # fmt: skip
 
+_LATE = "batching"  # known only when the model is there
 
-def identity(recipe: Recipe, examples: list[Row]) -> dict[str, Any]:
-    """What a run and its continuation must have in common: recipe, rows, and the plugins that make the steps."""
+
+def identity(recipe: Recipe, examples: list[Row], batching: str | None = None) -> dict[str, Any]:
+    """What a run and its continuation must have in common: recipe, rows, and the plugins that make the steps.
+
+    Args:
+        recipe: the validated recipe.
+        examples: the rows to train on.
+        batching: how they stand in a forward pass, once that is known.
+    """
     frozen = list(map(list, recipe.frozen.items()))  # their order counts
     told = {**recipe.model_dump(mode="json"), "frozen": frozen}
-    return {**told, "rows": rows.fingerprint(examples), **_origins(recipe)}
+    made = {} if batching is None else {_LATE: batching}
+    return {**told, "rows": rows.fingerprint(examples), **_origins(recipe), **made}
 
 
 def check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
-    """Compare two identities.
+    """Compare what is known now with what was before.
 
     Raises:
         ResumeError: with every difference that counts.
@@ -35,7 +44,7 @@ def check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
     changed = [
         f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
         for key in {**before, **now}
-        if key not in _MAY_CHANGE and before.get(key) != now.get(key)
+        if key not in _MAY_CHANGE and before.get(key) != now.get(key) and (key in now or key != _LATE)
     ]
     if changed:
         raise ResumeError("other-recipe", f"the run cannot go on with another recipe: {'; '.join(changed)}")

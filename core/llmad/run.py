@@ -13,7 +13,6 @@ import torch
 from llmad import (
     adapter_dir,
     checkpoint,
-    data,
     frozen,
     placement,
     prompting,
@@ -50,6 +49,7 @@ class Prepared:
     recipe: Recipe
     plan: Plan
     checks: Checks
+    batching: str
     question: str
     answer: str
     end: str
@@ -117,8 +117,8 @@ def _train(own: Setup, observe: Observe) -> None:
     recipe, run, model = own.recipe, own.run, own.base.model
     run.rewind(own.done)
     checkpoint.prune(run.checkpoints, own.done, recipe.save_total_limit)  # a killed run may not have come to it
-    pad, before = data.pad_token(own.base.tokenizer), frozen.sums(model)
-    steps = train.fit(model, own.adam, own.schedule, own.encoded.examples, pad, own.device, own.scaler, own.done)
+    before, examples = frozen.sums(model), own.encoded.examples
+    steps = train.fit(model, own.adam, own.schedule, examples, own.batching, own.device, own.scaler, own.done)
     with watching() as watch:
         for step in steps:
             if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
@@ -177,6 +177,7 @@ def _prepared(own: Setup) -> Prepared:
         recipe=own.recipe,
         plan=summary(own.base.model),
         checks=own.checks,
+        batching=own.batching.name,
         question=own.prompt.ask(first),
         answer=own.prompt.answer(first),
         end=own.base.tokenizer.eos_token,
@@ -203,6 +204,7 @@ def _facts(own: Setup) -> list[tuple[str, str]]:
         ("rows", f"{checks.rows:,}"),
         ("trained tokens", f"{checks.trained_tokens:,} of {checks.tokens:,}"),
         ("steps", f"{own.schedule.steps:,}"),
+        ("batches", f"{own.recipe.per_device_train_batch_size} rows, {own.batching.name}"),
         ("learning rate", f"{own.schedule.peak:g}"),
         ("torch", torch.__version__),
     ]

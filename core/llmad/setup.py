@@ -11,6 +11,7 @@ from torch import nn
 
 from llmad import adapter_dir, checkpoint, data, pretrained, prompting, resuming, rows, run_dir, train
 from llmad.attachment import attach, parameters, state
+from llmad.batching import Batching, batching
 from llmad.checks import Checks, check
 from llmad.errors import UsageError
 from llmad.prompt import Prompt, Row
@@ -38,6 +39,7 @@ class Setup:
     built_on: list[str]
     encoded: data.Encoded
     checks: Checks
+    batching: Batching
     schedule: train.Schedule
     adam: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -50,7 +52,7 @@ class Setup:
     @property
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run."""
-        return resuming.identity(self.recipe, self.rows)
+        return resuming.identity(self.recipe, self.rows, self.batching.name)
 
 
 def set_up(recipe: Recipe, resume: Path | None) -> Setup:
@@ -73,6 +75,9 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
     device = train.accelerator()
     base = _base(recipe, device)
     _adapt(recipe, base.model, found)
+    how = batching(base.model, data.pad_token(base.tokenizer), recipe.packing)
+    if found:
+        resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)
     adam = train.optimizer(dict(parameters(base.model)), recipe)
     scaler = train.loss_scaler(base.model)
     if found:
@@ -95,6 +100,7 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
         built_on=[name for name in state(base.model).adapters if name != "default"],
         encoded=encoded,
         checks=check(loaded.rows, encoded, tests),
+        batching=how,
         schedule=train.Schedule(recipe, lengths, _rate(recipe, base.model)),
         adam=adam,
         scaler=scaler,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad import placement
-from llmad.data import IGNORED, Batch, Example, batches, collate
+from llmad.batching import Batching
+from llmad.data import IGNORED, Batch, Example, batches
 from llmad.errors import DivergedError, UsageError
 from llmad.recipe import Recipe
 
@@ -121,7 +122,7 @@ def fit(
     adam: torch.optim.Optimizer,
     schedule: Schedule,
     examples: Sequence[Example],
-    pad: int,
+    how: Batching,
     device: Accelerator,
     scaler: torch.amp.GradScaler,
     start: int = 0,
@@ -133,7 +134,7 @@ def fit(
         adam: the optimizer over the adapter's parameters.
         schedule: the steps.
         examples: the encoded rows.
-        pad: the id to pad with.
+        how: the rows of a batch stand in a forward pass.
         device: runs the backward pass; where the model lies is the model's affair.
         scaler: of `loss_scaler`.
         start: steps already done.
@@ -150,9 +151,12 @@ def fit(
     for step, row_numbers in schedule.walk(start):
         began = time.perf_counter()
         torch.manual_seed(schedule.recipe.seed * 1_000_003 + step)  # dropout; a resumed run draws the same
-        parts = [collate([examples[row] for row in rows], pad).to(where) for rows in row_numbers]
-        trained = sum(int((part.labels[:, 1:] != IGNORED).sum()) for part in parts)
-        loss = sum(_backward(model, part, trained, device, scaler) for part in parts)
+        parts = [how.batch([examples[row] for row in rows]) for rows in row_numbers]
+        trained = sum(part.trained for part in parts)
+        loss = 0.0
+        for part in parts:
+            with how.within(model, part):
+                loss += _backward(model, part.to(where), trained, device, scaler)
         scaler.unscale_(adam)
         norm = _clip(parameters, schedule.recipe.max_grad_norm)
         skipped = scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1
@@ -164,24 +168,24 @@ def fit(
         scaler.update()
         _check_parameters(step, parameters, row_numbers)
         adam.zero_grad(set_to_none=True)
-        tokens = sum(int(part.attention_mask.sum()) for part in parts)
+        tokens = sum(sum(part.lengths) for part in parts)
         epoch = step / schedule.steps_per_epoch
         rate, seconds = schedule.learning_rate(step), time.perf_counter() - began
         shown = None if skipped else norm
         yield Step(step, schedule.steps, epoch, loss, rate, shown, tokens, trained, seconds)
 
 
-def answer_loss(model: nn.Module, batch: Batch) -> Tensor:
+def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
     """Summed cross entropy of the labelled tokens, in float32; a scalar."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-    targets = batch.labels[:, 1:]
+    logits = model(**inputs, use_cache=False).logits
+    targets = labels[:, 1:]
     learnt = targets != IGNORED
     return F.cross_entropy(logits[:, :-1][learnt].float(), targets[learnt], reduction="sum")
 
 
 def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator, scaler: torch.amp.GradScaler) -> float:
     """Add one batch's gradients; its share of the step's mean loss over `trained` tokens."""
-    share = answer_loss(model, part) / trained
+    share = answer_loss(model, part.inputs, part.labels) / trained
     device.backward(scaler.scale(share))
     return float(share.detach())
 

@@ -24,6 +24,7 @@ ANSWER = Answer("arithmetic", 0, "1?", "1", "1", "1", True, 1)
 PREPARED = Prepared(
     recipe=Recipe(backbone="b", adapter="lora", task="t"), plan=Plan((), 5, 100, {}, {}, 0),
     checks=Checks(rows=3, left_out=0, empty=0, repeated=0, tokens=30, trained_tokens=10),
+    batching="packed (rows)",
     question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0,
     skipped=(), device="cpu", quantization=None, learning_rate=1e-3, output=Path("runs/a"),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from llmad import Prompt
-from llmad.data import IGNORED, Example, batches, collate, encode, pad_token
+from llmad.data import IGNORED, Example, batches, encode, packed, pad_token, padded
 from llmad.errors import DataError, ModelError
 
 PROMPT = Prompt(question="Question: {instruction}\nAnswer:", lead=" ")
@@ -122,19 +122,47 @@ def test_rows_of_like_length_come_together():
     assert all(abs(first - second) == 1 for first, second in order)
 
 
-@given(st.lists(st.lists(st.tuples(st.integers(3, 90), st.booleans()), min_size=1, max_size=9), min_size=1, max_size=5))
-def test_collate_pads_on_the_right_and_labels_what_is_learnt(rows):
-    examples = [Example(tuple(token for token, _ in row), tuple(flag for _, flag in row)) for row in rows]
-    batch = collate(examples, 0)
-    assert batch.input_ids.shape == batch.attention_mask.shape == batch.labels.shape
-    assert batch.input_ids.dtype == batch.labels.dtype == torch.long
+ROWS = st.lists(
+    st.lists(st.tuples(st.integers(3, 90), st.booleans()), min_size=1, max_size=9).map(
+        lambda row: Example(tuple(token for token, _ in row), tuple(flag for _, flag in row))
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def wanted(example):
+    """What is learnt of a row: nothing before its first token predicts it."""
+    flags = (False, *example.labelled[1:])
+    return [token if flag else IGNORED for token, flag in zip(example.ids, flags, strict=True)]
+
+
+@given(ROWS)
+def test_padding_is_on_the_right_and_labels_are_what_is_learnt(examples):
+    batch = padded(examples, 0)
+    ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+    assert ids.shape == mask.shape == batch.labels.shape
+    assert ids.dtype == batch.labels.dtype == torch.long
+    assert batch.trained == sum(label != IGNORED for example in examples for label in wanted(example))
     for place, example in enumerate(examples):
         size = len(example.ids)
-        assert batch.input_ids[place].tolist() == [*example.ids, *[0] * (batch.input_ids.shape[1] - size)]
-        assert batch.attention_mask[place].sum() == batch.attention_mask[place, :size].sum() == size
-        wanted = [token if flag else IGNORED for token, flag in zip(example.ids, example.labelled, strict=True)]
-        assert batch.labels[place, :size].tolist() == wanted
+        assert batch.lengths[place] == size
+        assert ids[place].tolist() == [*example.ids, *[0] * (ids.shape[1] - size)]
+        assert mask[place].sum() == mask[place, :size].sum() == size
+        assert batch.labels[place, :size].tolist() == wanted(example)
         assert (batch.labels[place, size:] == IGNORED).all()
+
+
+@given(ROWS)
+def test_packed_rows_are_end_to_end_with_positions_of_their_own(examples):
+    batch = packed(examples)
+    assert batch.inputs["input_ids"].tolist() == [[token for one in examples for token in one.ids]]
+    assert batch.inputs["position_ids"].tolist() == [[place for one in examples for place in range(len(one.ids))]]
+    assert batch.inputs["attention_mask"].all()
+    assert batch.labels.tolist() == [[label for one in examples for label in wanted(one)]]
+    assert batch.trained == padded(examples, 0).trained
+    assert batch.lengths == tuple(len(one.ids) for one in examples)
+    assert "position_ids" not in packed(examples, positions=False).inputs
 
 
 def test_the_end_pads_where_there_is_no_padding_token():

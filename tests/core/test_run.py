@@ -251,7 +251,7 @@ def test_a_resume_may_go_on_for_longer(trained, told, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(told, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "answer_loss", lambda model, _: next(iter(run_loss(model))) * torch.nan)
+    monkeypatch.setattr(train, "answer_loss", lambda model, *_: next(iter(run_loss(model))) * torch.nan)
     with pytest.raises(DivergedError, match=r"step 1, .*: loss nan") as error:
         train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
     assert error.value.exit_code == 5

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from llmad.errors import UsageError
+from llmad import packing
+from llmad.errors import ResumeError, UsageError
 from llmad.run import train_adapter
 from llmad.setup import set_up
 
@@ -38,3 +39,12 @@ def test_a_recipe_without_an_output_takes_a_free_name(told, tmp_path, monkeypatc
         "tiny-lora-arithmetic",
         "tiny-lora-arithmetic-2",
     ]
+
+
+def test_a_run_that_was_packed_does_not_go_on_padded(told, tmp_path, monkeypatch):
+    recipe = told(output_dir=str(tmp_path / "run"), max_steps=2)
+    train_adapter(recipe, lambda _: None)
+    monkeypatch.setattr(packing, "way", lambda _: None)
+    with pytest.raises(ResumeError, match=r"batching: 'packed \(rows\)' then, 'padded' now") as error:
+        train_adapter(recipe, lambda _: None, tmp_path / "run")
+    assert error.value.exit_code == 7

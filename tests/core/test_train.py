@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import llmad
 from llmad import train
-from llmad.data import IGNORED, Batch, Example, collate
+from llmad.batching import Batching
+from llmad.data import Example, padded
 from llmad.errors import DivergedError, UsageError
 from llmad.recipe import Recipe
 from llmad.train import Schedule, accelerator, answer_loss, fit, loss_scaler, optimizer
@@ -35,29 +36,31 @@ def run(model, recipe, examples, start=0, adam=None, scaler=None):
     schedule = Schedule(recipe, tuple(len(one.ids) for one in examples), recipe.learning_rate)
     adam = adam or optimizer(dict(llmad.parameters(model)), recipe)
     scaler = scaler or loss_scaler(model)
-    return list(fit(model, adam, schedule, examples, 0, accelerator(), scaler, start))
+    return list(fit(model, adam, schedule, examples, Batching(0), accelerator(), scaler, start))
 
 
 def weights(model):
     return {name: value.detach().clone() for name, value in llmad.parameters(model)}
 
 
+def loss(model, batch):
+    return answer_loss(model, batch.inputs, batch.labels)
+
+
 def test_the_loss_is_the_models_own(model, examples):
-    batch = collate(examples[:4], 0)
-    own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    labelled = (batch.labels[:, 1:] != IGNORED).sum()
-    assert torch.allclose(answer_loss(model, batch) / labelled, own, atol=1e-6, rtol=0)
+    batch = padded(examples[:4], 0)
+    own = model(**batch.inputs, labels=batch.labels).loss
+    assert torch.allclose(loss(model, batch) / batch.trained, own, atol=1e-6, rtol=0)
 
 
 def test_padding_does_not_change_the_loss(llama, examples):
-    together = answer_loss(llama, collate(examples[:4], 0))
-    alone = sum(answer_loss(llama, collate([one], 0)) for one in examples[:4])
+    together = loss(llama, padded(examples[:4], 0))
+    alone = sum(loss(llama, padded([one], 0)) for one in examples[:4])
     assert torch.allclose(together, alone, atol=1e-4, rtol=0)
 
 
 def test_the_loss_is_summed_in_float32(llama, ids):
-    batch = Batch(ids, torch.ones_like(ids), ids)
-    assert answer_loss(llama.to(torch.bfloat16), batch).dtype == torch.float32
+    assert answer_loss(llama.to(torch.bfloat16), {"input_ids": ids}, ids).dtype == torch.float32
 
 
 def test_four_times_four_rows_are_sixteen_rows_at_once(llama, examples):

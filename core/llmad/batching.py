@@ -1,0 +1,45 @@
+"""Batching: how rows stand in a forward pass: packed where the model keeps them apart, below one another elsewhere."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from torch import nn
+
+from llmad import data, packing
+from llmad.data import Batch, Example
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The way in which a run makes its batches.
+
+    Attributes:
+        pad: the id to pad with.
+        way: how packed rows are kept apart; None where rows are padded.
+        positions: whether the model is told the positions of packed rows.
+    """
+
+    pad: int
+    way: packing.Way | None = None
+    positions: bool = True
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        """One batch of these rows."""
+        if self.way is None:
+            return data.padded(examples, self.pad)
+        return data.packed(examples, self.positions)
+
+    def within(self, model: nn.Module, batch: Batch) -> AbstractContextManager[None]:
+        """Where the batch's forward and backward passes belong."""
+        return nullcontext() if self.way is None else packing.apart(model, self.way, batch.lengths)
+
+    @property
+    def name(self) -> str:
+        """In a word or two."""
+        return "padded" if self.way is None else f"packed ({self.way})"
+
+
+def batching(model: nn.Module, pad: int, wanted: bool) -> Batching:
+    """Pack where it is wanted and the model, with what is attached to it, keeps packed rows apart."""
+    return Batching(pad, packing.way(model) if wanted else None, packing.takes_positions(model))

@@ -1,0 +1,259 @@
+"""Packing: the rows of a batch end to end in one row of tokens, with attention kept inside each of them.
+
+Padding costs what tokens cost; packed rows have none. The model is told the rows' positions, and its attention is made
+to keep them apart through transformers' attention interface, in one of two ways:
+
+    rows     the attention of each row by itself: SDPA row by row, or one `varlen_attn` on CUDA
+    blocks   the model's own attention, with a mask that has a block for each row
+
+Which of them a model can do, if any, is tried out on a few tokens (`way`): what a row computes must be what it computes
+alone, and must not change with the other rows. Convolutions and recurrent states, for one, go on from row to row.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
+from itertools import accumulate
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+Way = Literal["rows", "blocks"]
+_NAMES: dict[Way, str] = {"rows": "llmad_rows", "blocks": "llmad_blocks"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that are packed now: how long each is, and the attention that the model has without packing."""
+
+    lengths: tuple[int, ...]
+    own: str | None
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """Where each row begins and the last one ends, (rows + 1,)."""
+        return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.lengths)
+
+
+_now: Rows | None = None  # no context variable: backward passes recompute attention in threads of their own
+
+
+@contextmanager
+def apart(model: nn.Module, how: Way, lengths: tuple[int, ...]) -> Iterator[None]:
+    """Keep rows of these lengths apart in the model's attention; also in the backward pass, where that is within.
+
+    Args:
+        model: a model of transformers.
+        how: of `way`.
+        lengths: tokens of each row; together the length of the packed row.
+    """
+    global _now
+    config = cast(Any, model).config
+    before, _now = _now, Rows(lengths, config._attn_implementation)
+    try:
+        config._attn_implementation = _NAMES[how]
+        yield
+    finally:
+        config._attn_implementation = _now.own
+        _now = before
+
+
+def way(model: nn.Module) -> Way | None:
+    """How the model keeps packed rows apart; None where it does not, and its rows must be padded.
+
+    The model, with what is attached to it, computes a few short rows alone and packed.
+    """
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return next((how for how in _NAMES if _keeps_apart(model, how)), None)
+    finally:
+        for part in training:
+            part.training = True
+
+
+_TRIED = (5, 7, 4)  # lengths of the rows that are tried
+_LEAK = 1e-5  # of the logits' spread: nothing but the order of sums may change with other rows
+
+
+def _keeps_apart(model: nn.Module, how: Way) -> bool:
+    """Whether some rows compute packed what they compute alone, and do not heed what stands in another row."""
+    try:
+        alone, packed, other = _trial(model, how)
+    except Exception:  # whatever a model raises that was not made for this
+        return False
+    spread = float((alone - alone.mean()).abs().max())
+    leak = float((packed - other)[:, _TRIED[0] :].abs().max())
+    return leak <= _LEAK * spread and float((packed - alone).abs().max()) <= _noise(model) * spread
+
+
+def _trial(model: nn.Module, how: Way) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (1, total, vocabulary) of rows alone, of the same packed, and packed with another first row."""
+    where = next(model.parameters()).device
+    vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(sum(_TRIED), device=where) * 7 + 3) % vocabulary
+    changed = torch.cat((ids[: _TRIED[0]].flip(0), ids[_TRIED[0] :]))
+    places = torch.cat([torch.arange(length, device=where) for length in _TRIED])[None]
+    alone = torch.cat([_logits(model, row[None]) for row in _rows_of(ids)], dim=1)
+    with apart(model, how, _TRIED):
+        return alone, _logits(model, ids[None], places), _logits(model, changed[None], places)
+
+
+def _noise(model: nn.Module) -> float:
+    """How far the same row may be from itself in another kernel, of the logits' spread."""
+    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
+    return 5e-2 if half else 1e-3
+
+
+def _rows_of(ids: Tensor) -> list[Tensor]:
+    return list(ids.tensor_split([_TRIED[0], sum(_TRIED[:2])]))
+
+
+def _logits(model: nn.Module, ids: Tensor, places: Tensor | None = None) -> Tensor:
+    told = {"position_ids": places} if places is not None and takes_positions(model) else {}
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **told).logits
+    return cast(Tensor, logits).float()
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether the model's forward is told the positions; others have relative ones, or none."""
+    return "position_ids" in signature(type(model).forward).parameters
+
+
+def _packed() -> Rows:
+    if _now is None:
+        raise RuntimeError("attention for packed rows is called outside of `apart`")
+    return _now
+
+
+def _of_rows(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+) -> tuple[Tensor, None]:
+    """Attention of each row by itself.
+
+    Args:
+        module: the model's attention.
+        query: (1, heads, total, size).
+        key: (1, key heads, before + total, size); what stands before is in front of every row.
+        value: like `key`.
+        attention_mask: (1, 1, longest, before + longest), the mask of one row; None where it is the causal one.
+        more: what else the model tells its attention.
+
+    Returns:
+        (1, total, heads, size).
+    """
+    rows, before = _packed(), key.shape[2] - query.shape[2]
+    if attention_mask is None and _varies(query, more):
+        return _varlen(rows, query, key, value, more["scaling"]), None
+    inner = _own_attention(module, rows)
+    parts = []
+    for q, k, v in zip(_each(query, 0, rows), _each(key, before, rows), _each(value, before, rows), strict=True):
+        mask = None if attention_mask is None else attention_mask[..., : q.shape[2], : k.shape[2]]
+        parts.append(inner(module, q, k, v, mask, **more)[0])
+    return torch.cat(parts, dim=1), None
+
+
+def _each(states: Tensor, before: int, rows: Rows) -> list[Tensor]:
+    """The states of each row, (1, heads, before + length, size)."""
+    shared, *own = cast(Any, torch).split(states, [before, *rows.lengths], 2)
+    return [torch.cat((shared, part), 2) for part in own] if before else own
+
+
+def _own_attention(module: nn.Module, rows: Rows) -> Callable[..., Any]:
+    """The model's attention without packing: SDPA, or the one that stands beside the module."""
+    if rows.own == "eager":
+        return _eager(module)
+    return cast(Callable[..., Any], sdpa_attention_forward)
+
+
+def _eager(module: nn.Module) -> Callable[..., Any]:
+    return cast(Callable[..., Any], vars(sys.modules[type(module).__module__])["eager_attention_forward"])
+
+
+def _varies(query: Tensor, more: dict[str, Any]) -> bool:
+    """Whether one kernel can do all rows: on CUDA, in half precision, with nothing that it does not know."""
+    unknown = {key for key, value in more.items() if value is not None} - {"scaling", "dropout", "is_causal"}
+    known = not (unknown & {"softcap", "s_aux", "position_bias"}) and not more.get("dropout")
+    return query.is_cuda and query.dtype != torch.float32 and query.shape[-1] <= 256 and known
+
+
+def _varlen(rows: Rows, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    """Causal attention of all rows in one kernel, (1, total, heads, size)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    edges = rows.edges.to(query.device, non_blocking=True)
+    grouped = query.shape[1] != key.shape[1]
+    out = varlen_attn(
+        q, k, v, edges, edges, rows.longest, rows.longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped
+    )
+    return cast(Tensor, out)[None]
+
+
+def _in_blocks(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+) -> Any:
+    """The model's own attention, whose mask has the blocks."""
+    return _eager(module)(module, query, key, value, attention_mask, **more)
+
+
+def _row_mask(q_length: int, kv_length: int, dtype: torch.dtype = torch.float32, **more: Any) -> Tensor | None:
+    """The mask of one row, (1, 1, longest, before + longest); None where that is the causal one and goes without.
+
+    A window or a chunk of attention counts from the beginning of the row, as it does for a row alone.
+    """
+    rows, before = _packed(), kv_length - q_length
+    seen = _seen(rows, before, more)
+    if rows.own == "eager":
+        return _additive(seen, dtype)
+    causal = seen.new_ones(seen.shape).tril_() if not before else None
+    return None if causal is not None and torch.equal(seen, causal) else seen
+
+
+def _block_mask(q_length: int, kv_length: int, dtype: torch.dtype = torch.float32, **more: Any) -> Tensor:
+    """A mask with a block for each row, (1, 1, total, before + total), to be added."""
+    rows, before = _packed(), kv_length - q_length
+    seen = _seen(rows, before, more)
+    whole = seen.new_zeros((1, 1, q_length, kv_length))
+    for start, length in zip(rows.edges.tolist(), rows.lengths, strict=False):
+        here = slice(start, start + length)
+        whole[..., here, :before] = seen[..., :length, :before]
+        whole[..., here, before + start : before + start + length] = seen[..., :length, before : before + length]
+    return _additive(whole, dtype)
+
+
+def _seen(rows: Rows, before: int, more: dict[str, Any]) -> Tensor:
+    """What each token of a row sees of it, (1, 1, longest, before + longest) of bool, as the model would have it."""
+    told = {key: more[key] for key in ("mask_function", "use_vmap", "device") if key in more}
+    seen = sdpa_mask(
+        batch_size=1,
+        q_length=rows.longest,
+        kv_length=before + rows.longest,
+        q_offset=before,
+        kv_offset=more.get("kv_offset", 0),
+        allow_is_causal_skip=False,
+        **told,
+    )
+    return cast(Tensor, seen)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+for _how, _attention, _mask in (("rows", _of_rows, _row_mask), ("blocks", _in_blocks, _block_mask)):
+    AttentionInterface.register(_NAMES[_how], _attention)  # type: ignore[index]
+    AttentionMaskInterface.register(_NAMES[_how], _mask)  # type: ignore[index]
