@@ -1,0 +1,124 @@
+"""The loss of the learnt tokens, whose logits alone are made, a chunk at a time.
+
+Most tokens of a row are its question, which is not learnt, and a vocabulary is wide: logits are the largest tensors of
+a training step. So the model runs with its head caught; the hidden states that predict a learnt token go to the head
+afterwards. Where the head does not allow that, the model makes its logits itself: `plain_loss` says what is meant.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
+
+from llmad.chunked import Linear, chunked_loss
+from llmad.data import IGNORED
+from llmad.errors import DataError
+from llmad.head import Behind, Caught, caught, frozen_head, plain_linear, read
+
+_Known = tuple[type, Behind | None]  # the head's class, which changes with the adapters there, and what was read
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Summed cross entropy of the labelled tokens, in nats: a scalar in float32.
+
+    Args:
+        model: a causal language model, its base frozen.
+        inputs: arguments of its forward by name: `input_ids` (rows, length) and what else it wants.
+        labels: (rows, length) of long, `IGNORED` where a token is not learnt. The label at a position is predicted
+            from the one before, so the first is never learnt. Rows may be padded, or packed into one.
+
+    Raises:
+        DataError: no token is labelled.
+    """
+    learnt = labels[:, 1:] != IGNORED
+    if not learnt.any():
+        raise DataError("nothing-learnt", f"none of the {labels.numel()} tokens is labelled", "label the answers")
+    head = frozen_head(model)
+    if head is None:
+        return plain_loss(model, inputs, labels)
+    cls, behind = _known.get(model, (None, None))
+    if cls is not type(head):
+        return _first(model, head, inputs, labels)
+    if behind is None:
+        return plain_loss(model, inputs, labels)
+    with caught(head, behind.outputs) as catch:
+        model(use_cache=False, **inputs)
+    if not _fits(catch, labels):
+        return plain_loss(model, inputs, labels)
+    return _loss(head, catch, labels, behind)
+
+
+def plain_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """The same from the model's own logits: those of positions that some row learns from, where its forward can."""
+    targets = labels[:, 1:]
+    positions = (targets != IGNORED).any(0).nonzero().flatten()
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        logits = model(use_cache=False, logits_to_keep=positions, **inputs).logits
+    else:
+        logits = model(use_cache=False, **inputs).logits[:, positions]
+    targets = targets[:, positions].to(logits.device)
+    learnt = targets != IGNORED
+    return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="sum")
+
+
+def _first(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """The first call with a model, which reads what is behind its head, and notes it.
+
+    A model that is not understood runs again, with the same dropout.
+    """
+    roll_back = _dice(labels.device)
+    output, behind = None, None
+    with caught(head) as catch:
+        try:
+            output = model(use_cache=False, **inputs)
+        except Exception:
+            if not catch.calls:  # it is not what the head gave back that the model stumbles over
+                raise
+    if fits := output is not None and _fits(catch, labels):
+        behind = read(getattr(output, "logits", None), catch.answer)
+    if fits or catch.calls != 1:
+        _known[model] = type(head), behind
+    if behind is not None:
+        return _loss(head, catch, labels, behind)
+    del output, catch
+    roll_back()
+    return plain_loss(model, inputs, labels)
+
+
+def _fits(catch: Caught, labels: Tensor) -> bool:
+    """Whether the head was called once, with a hidden state for each token."""
+    return catch.calls == 1 and catch.hidden is not None and catch.hidden.shape[:2] == labels.shape
+
+
+def _loss(head: nn.Module, catch: Caught, labels: Tensor, behind: Behind) -> Tensor:
+    """The loss behind the head, of what came to it."""
+    assert catch.hidden is not None
+    rows, positions = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    targets = labels[rows, positions + 1].to(catch.hidden.device)
+    picked = (rows * labels.shape[1] + positions).to(catch.hidden.device)
+    hidden = catch.hidden.flatten(0, 1).index_select(0, picked)
+    linear = plain_linear(head) and head.weight.dtype == hidden.dtype and not _autocast(hidden)
+    return chunked_loss(hidden, targets, Linear(head.weight, head.bias) if linear else catch.call, behind)
+
+
+def _autocast(hidden: Tensor) -> bool:
+    return torch.is_autocast_enabled(hidden.device.type)
+
+
+def _dice(where: torch.device) -> Callable[[], None]:
+    """Remember the state of the random numbers, and give what brings it back."""
+    side: Any = torch.get_device_module(where)
+    cpu = torch.get_rng_state()
+    other = side.get_rng_state_all() if hasattr(side, "get_rng_state_all") else None
+
+    def back() -> None:
+        torch.set_rng_state(cpu)
+        if other is not None:
+            side.set_rng_state_all(other)
+
+    return back
