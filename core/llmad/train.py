@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad import placement
 from llmad.batching import Batching
-from llmad.data import IGNORED, Batch, Example, batches
+from llmad.data import Batch, Example, batches
 from llmad.errors import DivergedError, UsageError
+from llmad.loss import answer_loss
 from llmad.recipe import Recipe
 
 
@@ -173,14 +173,6 @@ def fit(
         rate, seconds = schedule.learning_rate(step), time.perf_counter() - began
         shown = None if skipped else norm
         yield Step(step, schedule.steps, epoch, loss, rate, shown, tokens, trained, seconds)
-
-
-def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Summed cross entropy of the labelled tokens, in float32; a scalar."""
-    logits = model(**inputs, use_cache=False).logits
-    targets = labels[:, 1:]
-    learnt = targets != IGNORED
-    return F.cross_entropy(logits[:, :-1][learnt].float(), targets[learnt], reduction="sum")
 
 
 def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator, scaler: torch.amp.GradScaler) -> float:
