@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmad.match import sites
     from llmad.merging import merge
     from llmad.module import AdapterModule
+    from llmad.packing import packed_rows
     from llmad.preset import Preset
     from llmad.prompt import Prompt
     from llmad.quantizer import Quantizer
@@ -37,6 +38,7 @@ _HOME = {
     "match": ("sites",),
     "merging": ("merge",),
     "module": ("AdapterModule",),
+    "packing": ("packed_rows",),
     "preset": ("Preset",),
     "prompt": ("Prompt",),
     "quantizer": ("Quantizer",),
@@ -52,7 +54,7 @@ __all__ = [  # noqa: RUF022  the order in which a reader meets them
     "attach", "detach", "activate", "disabled", "per_row", "average", "merge", "save", "load", "sites", "parameters",
     "parse_spec", "list_adapters", "list_backbones", "list_quantizers", "list_tasks",
     "AdapterSpec", "AdapterModule", "Preset", "Site", "Rows", "Sites", "Backbone", "Fused", "Stacked", "Quantizer",
-    "Task", "Prompt", "Judge", "Released", "Hub", "Split", "hookimpl",
+    "packed_rows", "Task", "Prompt", "Judge", "Released", "Hub", "Split", "hookimpl",
     "LlmadError", "UsageError", "DataError", "ModelError", "LlmadWarning",
 ]  # fmt: skip
 

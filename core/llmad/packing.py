@@ -13,8 +13,8 @@ alone, and must not change with the other rows. Convolutions and recurrent state
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import lru_cache
 from inspect import signature
 from itertools import accumulate
 from typing import Any, Literal, cast
@@ -29,22 +29,35 @@ Way = Literal["rows", "blocks"]
 _NAMES: dict[Way, str] = {"rows": "llmad_rows", "blocks": "llmad_blocks"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rows:
-    """The rows that are packed now: how long each is, and the attention that the model has without packing."""
+    """The rows that are packed now.
 
-    lengths: tuple[int, ...]
+    Attributes:
+        text: how many tokens each has.
+        own: the attention that the model has without packing.
+        added: how many virtual tokens a module has put before every row.
+    """
+
+    text: tuple[int, ...]
     own: str | None
-
-    @cached_property
-    def edges(self) -> Tensor:
-        """Where each row begins and the last one ends, (rows + 1,)."""
-        return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32)
+    added: dict[int, int] = field(default_factory=dict)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(self.lengths)
+    def lengths(self) -> tuple[int, ...]:
+        """How long each row is within the model's attention."""
+        more = sum(self.added.values())
+        return tuple(length + more for length in self.text)
+
+    def lengthen(self, module: nn.Module, count: int) -> None:
+        """Have the attention know of the virtual tokens that a module puts before every row."""
+        self.added[id(module)] = count
+
+
+@lru_cache(maxsize=4)
+def _edges(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each row begins and the last one ends, (rows + 1,)."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 _now: Rows | None = None  # no context variable: backward passes recompute attention in threads of their own
@@ -133,6 +146,14 @@ def takes_positions(model: nn.Module) -> bool:
     return "position_ids" in signature(type(model).forward).parameters
 
 
+def packed_rows() -> Rows | None:
+    """The rows that are packed in the forward pass that goes on; None where rows are not packed.
+
+    A module that puts something before every row does so before each of these, and tells them (`Rows.lengthen`).
+    """
+    return _now
+
+
 def _packed() -> Rows:
     if _now is None:
         raise RuntimeError("attention for packed rows is called outside of `apart`")
@@ -195,11 +216,10 @@ def _varlen(rows: Rows, query: Tensor, key: Tensor, value: Tensor, scale: float 
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    edges = rows.edges.to(query.device, non_blocking=True)
+    lengths = rows.lengths
+    edges, longest = _edges(lengths, query.device), max(lengths)
     grouped = query.shape[1] != key.shape[1]
-    out = varlen_attn(
-        q, k, v, edges, edges, rows.longest, rows.longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped
-    )
+    out = varlen_attn(q, k, v, edges, edges, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
     return cast(Tensor, out)[None]
 
 
@@ -228,7 +248,7 @@ def _block_mask(q_length: int, kv_length: int, dtype: torch.dtype = torch.float3
     rows, before = _packed(), kv_length - q_length
     seen = _seen(rows, before, more)
     whole = seen.new_zeros((1, 1, q_length, kv_length))
-    for start, length in zip(rows.edges.tolist(), rows.lengths, strict=False):
+    for start, length in zip(accumulate(rows.lengths, initial=0), rows.lengths, strict=False):
         here = slice(start, start + length)
         whole[..., here, :before] = seen[..., :length, :before]
         whole[..., here, before + start : before + start + length] = seen[..., :length, before : before + length]
@@ -238,10 +258,11 @@ def _block_mask(q_length: int, kv_length: int, dtype: torch.dtype = torch.float3
 def _seen(rows: Rows, before: int, more: dict[str, Any]) -> Tensor:
     """What each token of a row sees of it, (1, 1, longest, before + longest) of bool, as the model would have it."""
     told = {key: more[key] for key in ("mask_function", "use_vmap", "device") if key in more}
+    longest = max(rows.lengths)
     seen = sdpa_mask(
         batch_size=1,
-        q_length=rows.longest,
-        kv_length=before + rows.longest,
+        q_length=longest,
+        kv_length=before + longest,
         q_offset=before,
         kv_offset=more.get("kv_offset", 0),
         allow_is_causal_skip=False,

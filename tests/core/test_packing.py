@@ -74,6 +74,37 @@ def test_gradients_are_those_of_padded_rows(kind, how):
     assert_same(gradients(model, Batching(0), examples), gradients(model, found, examples))
 
 
+@pytest.mark.parametrize("spec", ["prompt[num_virtual_tokens=3]", "p-tuning[num_virtual_tokens=3]"])
+@pytest.mark.parametrize("kind", ["llama", "opt", "gpt2", "gemma2", "bloom", "gptj"])
+def test_virtual_tokens_stand_before_each_of_packed_rows(kind, spec):
+    model, examples = adapted(kind, spec), rows(9, 5, 12, 2, 7)
+    found = batching(model, 0, wanted=True)
+    assert found.way in ("rows", "blocks")
+    assert_same(gradients(model, Batching(0), examples), gradients(model, found, examples))
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "gpt2", "gemma2", "qwen2", "gptj"])
+def test_pairs_stand_before_each_of_packed_rows(kind):
+    model, examples = adapted(kind, "prefix[num_virtual_tokens=3]"), rows(9, 5, 12, 2, 7)
+    found = batching(model, 0, wanted=True)
+    assert found.way in ("rows", "blocks")
+    assert_same(gradients(model, Batching(0), examples), gradients(model, found, examples))
+
+
+def test_pairs_that_would_be_too_far_away_are_seen():
+    assert packing.way(adapted("bloom", "prefix[num_virtual_tokens=3]")) is None  # it counts how far a key is away
+
+
+def test_no_rows_are_packed_outside(llama):
+    assert llmad.packed_rows() is None
+    with packing.apart(llama, "rows", (2, 3)):
+        assert llmad.packed_rows().text == (2, 3)
+        llmad.packed_rows().lengthen(llama, 4)
+        llmad.packed_rows().lengthen(llama, 4)  # a forward pass that is made again
+        assert llmad.packed_rows().lengths == (6, 7)
+    assert llmad.packed_rows() is None
+
+
 def test_rows_that_leak_are_seen(monkeypatch):
     model = build("llama")
     assert packing.way(model) == "rows"

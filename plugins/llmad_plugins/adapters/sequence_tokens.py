@@ -1,7 +1,7 @@
 """Virtual tokens as embeddings in the sequence, right before those of the text."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmad_plugins.adapters.rehearsal import arguments, leaf, refusal
 from llmad_plugins.adapters.virtual import VirtualTokens, embedding, outer, takes, text, weave, without
@@ -35,6 +35,37 @@ class SequenceTokens(VirtualTokens):
         """Behind the padding and the pairs of outer adapters."""
         return start + outer().pairs
 
+    def forward(self, base: Callable[..., Any], rows: "Tensor | None" = None, **call: Any) -> Any:
+        """The stack's output for the text alone; the virtual tokens stand before each of packed rows."""
+        from llmad import packed_rows
+
+        packed = packed_rows()
+        if packed is None or outer().pairs:
+            return super().forward(base, rows, **call)
+        packed.lengthen(self, self.count)
+        return self._before_each(base, packed.text, call)
+
+    def _before_each(self, base: Callable[..., Any], lengths: tuple[int, ...], call: dict[str, Any]) -> Any:
+        """Call the base with the virtual tokens before each of rows (1, total, ...), and take them out again."""
+        import torch
+
+        given = text(call) if call.get("inputs_embeds") is not None else embedding(self.host)(call["input_ids"])
+        own = self.cast(given.dtype)[None]
+        call |= {"input_ids": None, "inputs_embeds": _woven(own, given, lengths)}
+        if (mask := call.get("attention_mask")) is not None:
+            call["attention_mask"] = _woven(mask.new_ones(1, self.count), mask, lengths)
+        if (places := call.get("position_ids")) is not None:
+            counted = torch.arange(self.count, device=places.device)[None] + self.origin
+            call["position_ids"] = _woven(counted, places + self.count, lengths)
+        for name in PER_TOKEN:
+            if isinstance(values := call.get(name), torch.Tensor):
+                call[name] = _woven(values.new_zeros(1, self.count), values, lengths)
+        output = base(**call)
+        ours, theirs = torch.ones(1, self.count), torch.zeros(1, sum(lengths))
+        kept = (_woven(ours, theirs, lengths)[0] == 0).nonzero().flatten().to(given.device)
+        output["last_hidden_state"] = output["last_hidden_state"].index_select(1, kept)
+        return output
+
     def within(self, base: Callable[..., Any], call: dict[str, Any], first: bool, start: "int | Tensor") -> Any:
         """On the first call they go into the sequence; later their keys are in the cache."""
         import torch
@@ -60,6 +91,14 @@ class SequenceTokens(VirtualTokens):
 
 
 PER_TOKEN = ("token_type_ids", "langs", "mm_token_type_ids")  # other numbers that a text may have for each token
+
+
+def _woven(virtual: "Tensor", own: "Tensor", lengths: tuple[int, ...]) -> "Tensor":
+    """(1, count, ...) before each of the rows (1, total, ...) of these lengths."""
+    import torch
+
+    rows = cast(Any, own).split(lengths, dim=1)
+    return torch.cat([part for row in rows for part in (virtual, row)], dim=1)
 
 
 def _positions(counted: "Tensor", own: "Tensor", batch: int, start: "int | Tensor") -> "Tensor":
