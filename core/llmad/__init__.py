@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmad.match import sites
     from llmad.merging import merge
     from llmad.module import AdapterModule
-    from llmad.packing import packed_rows
+    from llmad.packed import packed_rows
     from llmad.preset import Preset
     from llmad.prompt import Prompt
     from llmad.quantizer import Quantizer
@@ -38,7 +38,7 @@ _HOME = {
     "match": ("sites",),
     "merging": ("merge",),
     "module": ("AdapterModule",),
-    "packing": ("packed_rows",),
+    "packed": ("packed_rows",),
     "preset": ("Preset",),
     "prompt": ("Prompt",),
     "quantizer": ("Quantizer",),

@@ -13,7 +13,6 @@ alone, and must not change with the other rows. Convolutions and recurrent state
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from inspect import signature
 from itertools import accumulate
@@ -25,42 +24,16 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from llmad.packed import Rows, packed_rows, packing
+
 Way = Literal["rows", "blocks"]
 _NAMES: dict[Way, str] = {"rows": "llmad_rows", "blocks": "llmad_blocks"}
-
-
-@dataclass
-class Rows:
-    """The rows that are packed now.
-
-    Attributes:
-        text: how many tokens each has.
-        own: the attention that the model has without packing.
-        added: how many virtual tokens a module has put before every row.
-    """
-
-    text: tuple[int, ...]
-    own: str | None
-    added: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """How long each row is within the model's attention."""
-        more = sum(self.added.values())
-        return tuple(length + more for length in self.text)
-
-    def lengthen(self, module: nn.Module, count: int) -> None:
-        """Have the attention know of the virtual tokens that a module puts before every row."""
-        self.added[id(module)] = count
 
 
 @lru_cache(maxsize=4)
 def _edges(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Where each row begins and the last one ends, (rows + 1,)."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-
-
-_now: Rows | None = None  # no context variable: backward passes recompute attention in threads of their own
 
 
 @contextmanager
@@ -72,15 +45,14 @@ def apart(model: nn.Module, how: Way, lengths: tuple[int, ...]) -> Iterator[None
         how: of `way`.
         lengths: tokens of each row; together the length of the packed row.
     """
-    global _now
     config = cast(Any, model).config
-    before, _now = _now, Rows(lengths, config._attn_implementation)
-    try:
-        config._attn_implementation = _NAMES[how]
-        yield
-    finally:
-        config._attn_implementation = _now.own
-        _now = before
+    own = config._attn_implementation
+    with packing(Rows(lengths, own)):
+        try:
+            config._attn_implementation = _NAMES[how]
+            yield
+        finally:
+            config._attn_implementation = own
 
 
 def way(model: nn.Module) -> Way | None:
@@ -146,18 +118,11 @@ def takes_positions(model: nn.Module) -> bool:
     return "position_ids" in signature(type(model).forward).parameters
 
 
-def packed_rows() -> Rows | None:
-    """The rows that are packed in the forward pass that goes on; None where rows are not packed.
-
-    A module that puts something before every row does so before each of these, and tells them (`Rows.lengthen`).
-    """
-    return _now
-
-
 def _packed() -> Rows:
-    if _now is None:
+    rows = packed_rows()
+    if rows is None:
         raise RuntimeError("attention for packed rows is called outside of `apart`")
-    return _now
+    return rows
 
 
 def _of_rows(

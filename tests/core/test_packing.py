@@ -95,16 +95,6 @@ def test_pairs_that_would_be_too_far_away_are_seen():
     assert packing.way(adapted("bloom", "prefix[num_virtual_tokens=3]")) is None  # it counts how far a key is away
 
 
-def test_no_rows_are_packed_outside(llama):
-    assert llmad.packed_rows() is None
-    with packing.apart(llama, "rows", (2, 3)):
-        assert llmad.packed_rows().text == (2, 3)
-        llmad.packed_rows().lengthen(llama, 4)
-        llmad.packed_rows().lengthen(llama, 4)  # a forward pass that is made again
-        assert llmad.packed_rows().lengths == (6, 7)
-    assert llmad.packed_rows() is None
-
-
 def test_rows_that_leak_are_seen(monkeypatch):
     model = build("llama")
     assert packing.way(model) == "rows"
@@ -135,7 +125,7 @@ def test_the_attention_is_the_models_own_again_afterwards(llama):
     with pytest.raises(IndexError), within:
         llama.model.layers[len(llama.config._attn_implementation)]
     assert llama.config._attn_implementation == own
-    assert packing._now is None
+    assert llmad.packed_rows() is None
 
 
 def test_gradient_checkpointing_recomputes_packed_rows(llama):

@@ -1,0 +1,54 @@
+"""Packed: what a forward pass knows of the rows that stand end to end in its one row of tokens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass
+class Rows:
+    """The rows that are packed now.
+
+    Attributes:
+        text: how many tokens each has.
+        own: the attention that the model has without packing.
+        added: how many virtual tokens a module has put before every row.
+    """
+
+    text: tuple[int, ...]
+    own: str | None
+    added: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How long each row is within the model's attention."""
+        more = sum(self.added.values())
+        return tuple(length + more for length in self.text)
+
+    def lengthen(self, module: nn.Module, count: int) -> None:
+        """Have the attention know of the virtual tokens that a module puts before every row."""
+        self.added[id(module)] = count
+
+
+_now: Rows | None = None  # no context variable: backward passes recompute attention in threads of their own
+
+
+def packed_rows() -> Rows | None:
+    """The rows that are packed in the forward pass that goes on; None where rows are not packed.
+
+    A module that puts something before every row does so before each of these, and tells them (`Rows.lengthen`).
+    """
+    return _now
+
+
+@contextmanager
+def packing(rows: Rows) -> Iterator[None]:
+    """Within the block these rows are packed."""
+    global _now
+    before, _now = _now, rows
+    try:
+        yield
+    finally:
+        _now = before

@@ -1,0 +1,24 @@
+"""What a forward pass knows of packed rows."""
+
+import pytest
+
+import llmad
+from llmad.packed import Rows, packing
+
+
+def test_no_rows_are_packed_outside():
+    assert llmad.packed_rows() is None
+    with pytest.raises(KeyError), packing(Rows((2, 3), "sdpa")):
+        vars(llmad.packed_rows())["none"]
+    assert llmad.packed_rows() is None
+
+
+def test_virtual_tokens_make_every_row_longer(llama):
+    with packing(Rows((2, 3), "sdpa")):
+        rows = llmad.packed_rows()
+        assert (rows.text, rows.lengths) == ((2, 3), (2, 3))
+        rows.lengthen(llama, 4)
+        rows.lengthen(llama, 4)  # a forward pass that is made again
+        assert rows.lengths == (6, 7)
+        rows.lengthen(llama.model, 1)
+        assert (rows.text, rows.lengths) == ((2, 3), (7, 8))
