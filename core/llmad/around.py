@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from llmad.composition import Stage
+from llmad.dice import Dice
 from llmad.module import AdapterModule
+from llmad.part import Part, part
 from llmad.site import Rows, Site
 
 Call = Callable[..., Any]
@@ -34,7 +36,9 @@ def around(call: Call, acting: Acting) -> Call:
     adapter, site = acting.adapters[0], acting.site
     if adapter.whole_call:
         return _Whole(call, adapter, acting.stage)
-    update = adapter if len(acting.adapters) == 1 else _SideBySide(acting.adapters)
+    update: Call = adapter if len(acting.adapters) == 1 else _SideBySide(acting.adapters)
+    if acting.stage.dice is not None:
+        update = _Drawing(update, acting.stage.dice)
     place = cast(type, type(adapter.host))
     if site.before:
         return _Before(call, update, site.rows, acting.stage, place)
@@ -72,6 +76,19 @@ class _SideBySide:
 
 
 @dataclass(slots=True)
+class _Drawing:
+    """The adapter draws its random numbers from a stream of its own."""
+
+    adapter: Call
+    dice: Dice
+
+    def __call__(self, base: Call, x: Tensor) -> Tensor:
+        with self.dice:
+            out: Tensor = self.adapter(base, x)
+        return out
+
+
+@dataclass(slots=True)
 class _Before:
     """The adapter transforms the hidden states that come in: for the whole place, or for the rows of a role."""
 
@@ -83,7 +100,7 @@ class _Before:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x, args, kwargs = _take_hidden(self.place, args, kwargs)
-        own = _own(self.stage, x)
+        own = part(self.stage, x)
         out = self.call(_put(x, self.adapter(_same, _take(x, own)), own), *args, **kwargs)
         if not self.rows:
             return out
@@ -106,7 +123,7 @@ class _After:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x, args, kwargs = _take_hidden(self.place, args, kwargs)
-        own = _own(self.stage, x)
+        own = part(self.stage, x)
         mine, added = _take(x, own), None
         if self.residual:
             added, args, kwargs = _zero(self.place, self.residual, args, kwargs)
@@ -138,19 +155,13 @@ class _After:
         return _take_rows(out, self.rows) if self.rows else out
 
 
-def _own(stage: Stage, x: Tensor) -> Tensor | None:
-    """The numbers of the batch's rows that an adapter acts on; None where it acts on all."""
-    mask = stage.mask(x.shape[0])
-    return None if mask is None else mask.nonzero().flatten().to(x.device)
+def _take(x: Tensor, own: Part | None) -> Tensor:
+    return x if own is None else own.take(x)
 
 
-def _take(x: Tensor, own: Tensor | None) -> Tensor:
-    return x if own is None else x[own]
-
-
-def _put(x: Tensor, part: Tensor, own: Tensor | None) -> Tensor:
+def _put(x: Tensor, mine: Tensor, own: Part | None) -> Tensor:
     """`x` with these rows of the batch in place of its own."""
-    return part if own is None else x.index_copy(0, own, part)
+    return mine if own is None else own.put(x, mine)
 
 
 def _same(x: Tensor) -> Tensor:

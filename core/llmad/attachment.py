@@ -5,7 +5,7 @@ change, so a failed call leaves the model as it was; `detach` gives the base bac
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -15,6 +15,7 @@ from torch import nn
 
 from llmad import host, placement
 from llmad.composition import Names, Stage, by_row, stack
+from llmad.dice import Dice
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.match import select
 from llmad.memory import enough_memory
@@ -208,13 +209,26 @@ def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[n
         UsageError: no adapter has one of the names, a name stands twice, an adapter cannot stand beside another, or
             one sits at experts, which see the tokens of all rows in an order of their own.
     """
+    return _within(model, _by_row(model, rows))
+
+
+def taking_turns(model: nn.Module, rows: Sequence[str], dice: Mapping[str, Dice]) -> AbstractContextManager[nn.Module]:
+    """Within the block each row of a batch has the adapter given for it, which draws random numbers from its own dice.
+
+    Raises:
+        UsageError: as `per_row` does.
+    """
+    return _within(model, [replace(stage, dice=dice[stage.names[0]]) for stage in _by_row(model, rows)])
+
+
+def _by_row(model: nn.Module, rows: Sequence[Names]) -> list[Stage]:
     stages = _checked(model, by_row(rows))
     for name in {name for stage in stages for name in stage.names}:
         for site in attached(model, name).modules:
             if site.stack:
                 reason = f"adapter {name!r} sits at {site.label}, where tokens of all rows are mixed"
                 raise UsageError("not-by-row", reason, "give it all rows, or place it elsewhere")
-    return _within(model, stages)
+    return stages
 
 
 @contextmanager

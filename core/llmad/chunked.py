@@ -115,7 +115,10 @@ def _linear(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: 
         head.logits(hidden[chunk], logits)
         step = -(-len(logits) // _PARTS)
         for start in range(0, len(logits), step):
-            part, own = slice(start, start + step), slice(chunk.start + start, min(chunk.start + start + step, chunk.stop))
+            part, own = (
+                slice(start, start + step),
+                slice(chunk.start + start, min(chunk.start + start + step, chunk.stop)),
+            )
             losses[own] = _turn(logits[part], targets[own], behind)
         if grad is not None:
             grad[chunk] = head.back(logits)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, arange, isin, tensor
 
+from llmad.dice import Dice
 from llmad.errors import ModelError, UsageError
 
 Names = str | Sequence[str] | None  # one adapter or a sum `a+b`, a stack of them, or none
@@ -23,29 +24,39 @@ class Stage:
         names: the adapters; several act side by side.
         rows: numbers of the rows, of a batch of `batch`; all where None.
         batch: how many rows the numbers were given for.
+        dice: what the adapters draw random numbers from; torch's one stream where None.
     """
 
     names: tuple[str, ...]
     rows: tuple[int, ...] | None = None
     batch: int = 0
+    dice: Dice | None = None
 
     def mask(self, size: int) -> Tensor | None:
         """Which of `size` rows are meant, (size,) of bool; None where all are.
-
-        Beam search, and a linear map that is given (batch * length, width), have each row several times in a row.
 
         Raises:
             ModelError: the rows of the batch are not those that were spoken of.
         """
         if self.rows is None:
             return None
+        return isin(arange(self.batch), tensor(self.rows)).repeat_interleave(self.times(size))
+
+    def times(self, size: int) -> int:
+        """How often each row that was spoken of is among `size`.
+
+        Beam search, and a linear map that is given (batch * length, width), have each row several times in a row.
+
+        Raises:
+            ModelError: the rows of the batch are not those that were spoken of.
+        """
         if size % self.batch:
             raise ModelError(
                 "other-rows",
                 f"adapters were given for {self.batch} rows; the batch has {size}",
                 "name one adapter, or None, for each row",
             )
-        return isin(arange(self.batch), tensor(self.rows)).repeat_interleave(size // self.batch)
+        return size // self.batch
 
 
 def stack(names: Iterable[str]) -> list[Stage]:

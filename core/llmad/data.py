@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ class Example:
 
     ids: tuple[int, ...]
     labelled: tuple[bool, ...]
+
+    @cached_property
+    def learnt(self) -> int:
+        """How many tokens are learnt; nothing stands before the first that could predict it."""
+        return sum(self.labelled[1:])
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,11 @@ class Batch:
         inputs: keyword arguments of the model's forward; the ids are (rows, length).
         labels: (rows, length): what the token before is to predict, or IGNORED; a row's first token is never learnt.
         lengths: the tokens of each row of the data; the rest of `inputs` is padding.
-        trained: how many tokens are learnt.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     lengths: tuple[int, ...]
-    trained: int
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
@@ -118,7 +122,7 @@ def padded(examples: Sequence[Example], pad: int) -> Batch:
         "attention_mask": torch.tensor([[1] * length + [0] * (width - length) for length in lengths]),
     }
     labels = [[*_labels(one), *[IGNORED] * (width - len(one.ids))] for one in examples]
-    return _batch(inputs, labels, lengths)
+    return Batch(inputs, torch.tensor(labels), lengths)
 
 
 def packed(examples: Sequence[Example], positions: bool = True) -> Batch:
@@ -128,12 +132,8 @@ def packed(examples: Sequence[Example], positions: bool = True) -> Batch:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if positions:
         inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None]
-    return _batch(inputs, [[label for one in examples for label in _labels(one)]], lengths)
-
-
-def _batch(inputs: dict[str, Tensor], labels: list[list[int]], lengths: tuple[int, ...]) -> Batch:
-    learnt = torch.tensor(labels)
-    return Batch(inputs, learnt, lengths, int((learnt != IGNORED).sum()))
+    labels = torch.tensor([[label for one in examples for label in _labels(one)]])
+    return Batch(inputs, labels, lengths)
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -117,10 +117,11 @@ def _train(own: Setup, observe: Observe) -> None:
     recipe, run, model = own.recipe, own.run, own.base.model
     run.rewind(own.done)
     checkpoint.prune(run.checkpoints, own.done, recipe.save_total_limit)  # a killed run may not have come to it
-    before, examples = frozen.sums(model), own.encoded.examples
-    steps = train.fit(model, own.adam, own.schedule, examples, own.batching, own.device, own.scaler, own.done)
+    before = frozen.sums(model)
+    trainee = train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done)
+    steps = train.fit(model, [trainee], own.batching, own.device)
     with watching() as watch:
-        for step in steps:
+        for (step,) in steps:
             if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
                 run.log(step.describe())
             due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)

@@ -18,6 +18,7 @@ from llmad.prompt import Prompt, Row
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
+from llmad.schedule import Schedule
 from llmad.sets import sets_in, tasks_in
 from llmad.task import Task
 
@@ -40,7 +41,7 @@ class Setup:
     encoded: data.Encoded
     checks: Checks
     batching: Batching
-    schedule: train.Schedule
+    schedule: Schedule
     adam: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
@@ -101,7 +102,7 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
         encoded=encoded,
         checks=check(loaded.rows, encoded, tests),
         batching=how,
-        schedule=train.Schedule(recipe, lengths, _rate(recipe, base.model)),
+        schedule=Schedule(recipe, lengths, _rate(recipe, base.model)),
         adam=adam,
         scaler=scaler,
     )

@@ -1,9 +1,12 @@
-"""Training: a short loop that yields a Step after every optimizer step. It knows no logger and no file."""
+"""Training: a short loop that yields Steps after every optimizer step. It knows no logger and no file."""
 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -11,11 +14,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from llmad import placement
+from llmad.attachment import taking_turns
 from llmad.batching import Batching
-from llmad.data import Batch, Example, batches
+from llmad.data import Example
+from llmad.dice import Dice
 from llmad.errors import DivergedError, UsageError
-from llmad.loss import answer_loss
+from llmad.loss import token_losses
 from llmad.recipe import Recipe
+from llmad.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -51,42 +57,34 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Which batches each optimizer step has, and its learning rate: pure functions of the recipe and the step."""
+class Trainee:
+    """An adapter, and what trains it.
 
-    recipe: Recipe
-    lengths: tuple[int, ...]
-    peak: float
+    Attributes:
+        schedule: its steps.
+        examples: its encoded rows.
+        adam: the optimizer over its parameters.
+        scaler: of `loss_scaler`.
+        start: steps already done.
+        name: the adapter's.
+    """
+
+    schedule: Schedule
+    examples: Sequence[Example]
+    adam: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    start: int = 0
+    name: str = "default"
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the rows."""
-        rows = self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps
-        return math.ceil(len(self.lengths) / rows)
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [parameter for group in self.adam.param_groups for parameter in group["params"]]
 
     @property
-    def steps(self) -> int:
-        """All optimizer steps."""
-        return self.recipe.max_steps or max(1, round(self.recipe.num_train_epochs * self.steps_per_epoch))
-
-    def walk(self, start: int) -> Iterator[tuple[int, list[list[int]]]]:
-        """The steps after `start`, each with its batches as row numbers."""
-        chunk = self.recipe.gradient_accumulation_steps
-        for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
-            order = batches(self.lengths, self.recipe.per_device_train_batch_size, self.recipe.seed, epoch)
-            for place in range(self.steps_per_epoch):
-                step = epoch * self.steps_per_epoch + place + 1
-                if start < step <= self.steps:
-                    yield step, order[place * chunk : (place + 1) * chunk]
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then the recipe's schedule down to zero."""
-        warm = math.ceil(self.recipe.warmup_ratio * self.steps)
-        if step <= warm:
-            return self.peak * step / warm
-        left = 1 - (step - 1 - warm) / max(1, self.steps - warm)
-        shape = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
-        return self.peak * shape[self.recipe.lr_scheduler_type]
+    def called(self) -> str:
+        """What an error says of it first."""
+        return "" if self.name == "default" else f"adapter {self.name!r}, "
 
 
 def accelerator() -> Accelerator:
@@ -117,89 +115,116 @@ def loss_scaler(model: nn.Module) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(where, enabled=half)
 
 
-def fit(
-    model: nn.Module,
-    adam: torch.optim.Optimizer,
-    schedule: Schedule,
-    examples: Sequence[Example],
-    how: Batching,
-    device: Accelerator,
-    scaler: torch.amp.GradScaler,
-    start: int = 0,
-) -> Iterator[Step]:
-    """Train the optimizer's parameters; what happens in a step depends on the seed and the step's number alone.
+def fit(model: nn.Module, trainees: Sequence[Trainee], how: Batching, device: Accelerator) -> Iterator[list[Step]]:
+    """Train adapters, each as if it were alone; what happens in a step depends on its seed and its number only.
+
+    One trainee is trained as the model stands. Of several each acts on its own rows alone, and those of all go through
+    the base together; losses, random numbers, clipping and optimizers are kept apart.
 
     Args:
-        model: the model with its adapter attached.
-        adam: the optimizer over the adapter's parameters.
-        schedule: the steps.
-        examples: the encoded rows.
+        model: the model with its adapters attached.
+        trainees: what is trained.
         how: the rows of a batch stand in a forward pass.
         device: runs the backward pass; where the model lies is the model's affair.
-        scaler: of `loss_scaler`.
-        start: steps already done.
 
     Yields:
-        One Step after each optimizer step.
+        After each optimizer step a Step of every trainee that still had one to do.
 
     Raises:
-        DivergedError: the loss, the gradient or a parameter is not finite.
+        DivergedError: a loss, a gradient or a parameter is not finite.
     """
     model.train()
-    where = placement.device(model)
-    parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
-    for step, row_numbers in schedule.walk(start):
+    alone = len(trainees) == 1
+    for steps in zip_longest(*(trainee.schedule.walk(trainee.start) for trainee in trainees)):
         began = time.perf_counter()
-        torch.manual_seed(schedule.recipe.seed * 1_000_003 + step)  # dropout; a resumed run draws the same
-        parts = [how.batch([examples[row] for row in rows]) for rows in row_numbers]
-        trained = sum(part.trained for part in parts)
-        loss = 0.0
-        for part in parts:
-            with how.within(model, part):
-                loss += _backward(model, part.to(where), trained, device, scaler)
+        turns = [_Turn(trainee, *step) for trainee, step in zip(trainees, steps, strict=True) if step]
+        if alone:
+            torch.manual_seed(turns[0].seed)
+        dice = {} if alone else {turn.trainee.name: Dice(turn.seed) for turn in turns}
+        for number in range(max(len(turn.batches) for turn in turns)):
+            taking_part = [turn for turn in turns if number < len(turn.batches)]
+            _learn(model, taking_part, number, how, device, dice)
+        yield [turn.finish(began) for turn in turns]
+
+
+def _learn(
+    model: nn.Module, turns: list["_Turn"], number: int, how: Batching, device: Accelerator, dice: Mapping[str, Dice]
+) -> None:
+    """One forward and backward pass, which adds to the gradients and losses of those who take part."""
+    rows = [turn.rows(number) for turn in turns]
+    batch = how.batch([row for own in rows for row in own]).to(placement.device(model))
+    names = [turn.trainee.name for turn, own in zip(turns, rows, strict=True) for _ in own]
+    with how.within(model, batch), taking_turns(model, names, dice) if dice else nullcontext():
+        losses = token_losses(model, batch.inputs, batch.labels)
+        learnt = [sum(row.learnt for row in own) for own in rows]
+        shares = [own.sum() / turn.learnt for own, turn in zip(torch.split(losses, learnt), turns, strict=True)]
+        scaled = [turn.trainee.scaler.scale(share) for share, turn in zip(shares, turns, strict=True)]
+        device.backward(torch.stack(scaled).sum())
+    for turn, share in zip(turns, shares, strict=True):
+        turn.loss = turn.loss + share.detach()
+
+
+@dataclass
+class _Turn:
+    """One optimizer step of one trainee: which rows each of its forward passes has, and their loss so far."""
+
+    trainee: Trainee
+    step: int
+    batches: list[list[int]]
+    loss: Tensor | float = 0.0
+
+    @property
+    def seed(self) -> int:
+        """Of its dropout; a resumed run draws the same."""
+        return self.trainee.schedule.recipe.seed * 1_000_003 + self.step
+
+    def rows(self, number: int) -> list[Example]:
+        """Those of one forward pass."""
+        return [self.trainee.examples[row] for row in self.batches[number]]
+
+    @cached_property
+    def learnt(self) -> int:
+        """Learnt tokens of all forward passes."""
+        return sum(self.trainee.examples[row].learnt for batch in self.batches for row in batch)
+
+    def finish(self, began: float) -> Step:
+        """Clip the gradients and move the parameters, unless something is not finite."""
+        schedule, adam, scaler = self.trainee.schedule, self.trainee.adam, self.trainee.scaler
+        parameters = self.trainee.parameters
         scaler.unscale_(adam)
-        norm = _clip(parameters, schedule.recipe.max_grad_norm)
+        norm, loss = _clip(parameters, schedule.recipe.max_grad_norm), float(self.loss)
         skipped = scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1
         if not skipped:
-            _check_finite(step, loss, norm, row_numbers)
+            self._check(math.isfinite(loss) and math.isfinite(norm), f"loss {loss}, gradient norm {norm}")
+        rate = schedule.learning_rate(self.step)
         for group in adam.param_groups:
-            group["lr"] = schedule.learning_rate(step)
+            group["lr"] = rate
         scaler.step(adam)
         scaler.update()
-        _check_parameters(step, parameters, row_numbers)
+        self._check(_finite(parameters), "a parameter is not finite")
         adam.zero_grad(set_to_none=True)
-        tokens = sum(sum(part.lengths) for part in parts)
-        epoch = step / schedule.steps_per_epoch
-        rate, seconds = schedule.learning_rate(step), time.perf_counter() - began
-        shown = None if skipped else norm
-        yield Step(step, schedule.steps, epoch, loss, rate, shown, tokens, trained, seconds)
-
-
-def _backward(model: nn.Module, part: Batch, trained: int, device: Accelerator, scaler: torch.amp.GradScaler) -> float:
-    """Add one batch's gradients; its share of the step's mean loss over `trained` tokens."""
-    share = answer_loss(model, part.inputs, part.labels) / trained
-    device.backward(scaler.scale(share))
-    return float(share.detach())
-
-
-def _check_finite(step: int, loss: float, norm: float, row_numbers: Sequence[Sequence[int]]) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        reason = f"{_where(step, row_numbers)}: loss {loss}, gradient norm {norm}"
-        raise DivergedError("diverged", reason, "lower learning_rate")
-
-
-def _check_parameters(step: int, parameters: Sequence[Tensor], row_numbers: Sequence[Sequence[int]]) -> None:
-    norms = torch._foreach_norm([parameter.detach() for parameter in parameters])
-    total = torch.stack([norm.float() for norm in norms]).sum()
-    if not math.isfinite(float(total)):
-        raise DivergedError(
-            "diverged", f"{_where(step, row_numbers)}: a parameter is not finite", "lower learning_rate"
+        return Step(
+            step=self.step,
+            steps=schedule.steps,
+            epoch=self.step / schedule.steps_per_epoch,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=None if skipped else norm,
+            tokens=sum(len(self.trainee.examples[row].ids) for batch in self.batches for row in batch),
+            trained_tokens=self.learnt,
+            seconds=time.perf_counter() - began,
         )
 
+    def _check(self, finite: bool, reason: str) -> None:
+        if not finite:
+            rows = sorted(row for batch in self.batches for row in batch)
+            where = f"step {self.step}, rows {rows[:8]}{'...' if len(rows) > 8 else ''}"
+            raise DivergedError("diverged", f"{self.trainee.called}{where}: {reason}", "lower learning_rate")
 
-def _where(step: int, row_numbers: Sequence[Sequence[int]]) -> str:
-    numbers = sorted(row for rows in row_numbers for row in rows)
-    return f"step {step}, rows {numbers[:8]}{'...' if len(numbers) > 8 else ''}"
+
+def _finite(parameters: Sequence[Tensor]) -> bool:
+    norms = torch._foreach_norm([parameter.detach() for parameter in parameters])
+    return math.isfinite(float(torch.stack([norm.float() for norm in norms]).sum()))
 
 
 def _clip(parameters: Sequence[nn.Parameter], limit: float) -> float:
