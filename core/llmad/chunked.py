@@ -98,7 +98,7 @@ class _Loss(torch.autograd.Function):
         return losses.sum()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's own
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
         return grad * scale, None, None, None
@@ -114,9 +114,9 @@ def _linear(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: 
         logits = room[: chunk.stop - chunk.start]
         head.logits(hidden[chunk], logits)
         step = -(-len(logits) // _PARTS)
-        for start in range(0, len(logits), step):
-            part, own = slice(start, start + step), slice(chunk.start + start, min(chunk.start + start + step, chunk.stop))
-            losses[own] = _turn(logits[part], targets[own], behind)
+        parts = (torch.split(each, step) for each in (logits, targets[chunk], losses[chunk]))
+        for part, wanted, own in zip(*parts, strict=True):
+            own.copy_(_turn(part, wanted, behind))
         if grad is not None:
             grad[chunk] = head.back(logits)
 
@@ -144,13 +144,15 @@ def _called(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: 
         with torch.set_grad_enabled(grad is not None):
             states = hidden[chunk].detach().requires_grad_(grad is not None)
             own = F.cross_entropy(behind(head(states[None])[0]), targets[chunk], reduction="none")
+            total = own.sum()
         losses[chunk] = own.detach()
         if grad is not None:
-            grad[chunk] = torch.autograd.grad(own.sum(), states)[0]
+            grad[chunk] = torch.autograd.grad(total, states)[0]
 
 
 def _chunks(hidden: Tensor, width: int) -> Iterator[slice]:
-    """Which tokens make a chunk."""
-    step = max(1, CHUNK.get(hidden.device.type, _ELSEWHERE) // (4 * width))
+    """Which tokens make a chunk; chunks are of about one size."""
+    most = max(1, CHUNK.get(hidden.device.type, _ELSEWHERE) // (4 * width))
+    step = -(-len(hidden) // -(-len(hidden) // most))
     for start in range(0, len(hidden), step):
         yield slice(start, min(start + step, len(hidden)))

@@ -19,8 +19,8 @@ from llmad.data import IGNORED
 from llmad.errors import DataError
 from llmad.head import Behind, Caught, caught, frozen_head, plain_linear, read
 
-_Known = tuple[type, Behind | None]  # the head's class, which changes with the adapters there, and what was read
-_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+_Look = tuple[object, ...]  # of a head: its class, which changes with the adapters there, and its shapes
+_known: WeakKeyDictionary[nn.Module, tuple[_Look, Behind | None]] = WeakKeyDictionary()  # what was read, None: nothing
 
 
 def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) 
     head = frozen_head(model)
     if head is None:
         return plain_loss(model, inputs, labels)
-    cls, behind = _known.get(model, (None, None))
-    if cls is not type(head):
+    look, behind = _known.get(model, ((), None))
+    if look != _look(head):
         return _first(model, head, inputs, labels)
     if behind is None:
         return plain_loss(model, inputs, labels)
@@ -82,12 +82,16 @@ def _first(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], labe
     if fits := output is not None and _fits(catch, labels):
         behind = read(getattr(output, "logits", None), catch.answer)
     if fits or catch.calls != 1:
-        _known[model] = type(head), behind
+        _known[model] = _look(head), behind
     if behind is not None:
         return _loss(head, catch, labels, behind)
     del output, catch
     roll_back()
     return plain_loss(model, inputs, labels)
+
+
+def _look(head: nn.Module) -> _Look:
+    return type(head), *(value.shape for value in head.parameters())
 
 
 def _fits(catch: Caught, labels: Tensor) -> bool:
@@ -102,8 +106,9 @@ def _loss(head: nn.Module, catch: Caught, labels: Tensor, behind: Behind) -> Ten
     targets = labels[rows, positions + 1].to(catch.hidden.device)
     picked = (rows * labels.shape[1] + positions).to(catch.hidden.device)
     hidden = catch.hidden.flatten(0, 1).index_select(0, picked)
-    linear = plain_linear(head) and head.weight.dtype == hidden.dtype and not _autocast(hidden)
-    return chunked_loss(hidden, targets, Linear(head.weight, head.bias) if linear else catch.call, behind)
+    if plain_linear(head) and head.weight.dtype == hidden.dtype and not _autocast(hidden):
+        return chunked_loss(hidden, targets, Linear(head.weight, head.bias), behind)
+    return chunked_loss(hidden, targets, catch.call, behind)
 
 
 def _autocast(hidden: Tensor) -> bool:
