@@ -7,7 +7,7 @@ arXiv 2410.10989, section 3.2, fuses the loss in this way.)
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,17 +19,18 @@ from llmad.head import Behind
 
 CHUNK = {"cpu": 2**26}  # bytes of a chunk's logits in float32: many tokens to read the weight for, little memory
 _ELSEWHERE = 2**28  # the same on an accelerator, which needs more work at once
-_BLOCK = 2**23  # bytes of the weight in float32, where a processor has no products of 16 bits
-_PARTS = 8  # of a chunk: the softmax wants room beside its logits, and stays in the cache
+_BLOCK = 2**25  # bytes of the weight in float32, where a processor has no products of 16 bits
+_PARTS = 2  # of a chunk, which are turned one after the other: a tanh wants as much room again beside them
 _Call = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Linear:
     """A head that is `hidden @ weight.T + bias`: weight (vocabulary, width), bias (vocabulary,) or None."""
 
     weight: Tensor
     bias: Tensor | None
+    _room: Tensor | None = field(default=None, init=False)  # memory that is asked for once is there at once later
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Write the logits (tokens, vocabulary), in float32."""
@@ -58,10 +59,11 @@ class Linear:
             yield slice(0, count), self.weight
             return
         step = max(1, _BLOCK // (4 * width))
-        room = self.weight.new_empty(min(step, count), width, dtype=torch.float32)
+        if self._room is None:
+            self._room = self.weight.new_empty(min(step, count), width, dtype=torch.float32)
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
-            yield rows, room[: rows.stop - start].copy_(self.weight[rows])
+            yield rows, self._room[: rows.stop - start].copy_(self.weight[rows])
 
 
 def multiplies(weight: Tensor) -> bool:
@@ -123,19 +125,27 @@ def _linear(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: 
 
 def _turn(logits: Tensor, targets: Tensor, behind: Behind) -> Tensor:
     """Turn the head's logits into the gradient with respect to them, in place; returns the tokens' losses (tokens,)."""
-    logits *= behind.scale if behind.limit is None else behind.scale / behind.limit
-    bounded = logits if behind.limit is None else logits.tanh_() * behind.limit
-    logs = torch.log_softmax(bounded, -1)
-    losses = -logs.gather(1, targets[:, None])[:, 0]
-    share = logs.exp_()
-    share.scatter_add_(1, targets[:, None], share.new_full((len(targets), 1), -1.0))
     if behind.limit is None:
-        logits.copy_(share)
+        if behind.scale != 1:
+            logits *= behind.scale
+        losses = _softmax_less_target(logits, targets)
     else:
+        logits.mul_(behind.scale / behind.limit).tanh_()
+        share = logits * behind.limit
+        losses = _softmax_less_target(share, targets)
         logits.square_().neg_().add_(1).mul_(share)  # the derivative of tanh is 1 - tanh²
     if behind.scale != 1:
         logits *= behind.scale
     return losses
+
+
+def _softmax_less_target(logits: Tensor, targets: Tensor) -> Tensor:
+    """Turn logits into softmax - onehot, in place; returns the cross entropy (tokens,)."""
+    own, most = logits.gather(1, targets[:, None]), logits.amax(1, keepdim=True)
+    total = logits.sub_(most).exp_().sum(1, keepdim=True)
+    logits /= total
+    logits.scatter_add_(1, targets[:, None], logits.new_full((len(targets), 1), -1.0))
+    return (most - own + total.log())[:, 0]
 
 
 def _called(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: Tensor, grad: Tensor | None) -> None:

@@ -19,6 +19,7 @@ from llmad.data import IGNORED
 from llmad.errors import DataError
 from llmad.head import Behind, Caught, caught, frozen_head, plain_linear, read
 
+_CALL: Mapping[str, Any] = {"use_cache": False}
 _Look = tuple[object, ...]  # of a head: its class, which changes with the adapters there, and its shapes
 _known: WeakKeyDictionary[nn.Module, tuple[_Look, Behind | None]] = WeakKeyDictionary()  # what was read, None: nothing
 
@@ -47,7 +48,7 @@ def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) 
     if behind is None:
         return plain_loss(model, inputs, labels)
     with caught(head, behind.outputs) as catch:
-        model(use_cache=False, **inputs)
+        model(**{**_CALL, **inputs})
     if not _fits(catch, labels):
         return plain_loss(model, inputs, labels)
     return _loss(head, catch, labels, behind)
@@ -58,9 +59,9 @@ def plain_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -
     targets = labels[:, 1:]
     positions = (targets != IGNORED).any(0).nonzero().flatten()
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        logits = model(use_cache=False, logits_to_keep=positions, **inputs).logits
+        logits = model(**{**_CALL, **inputs}, logits_to_keep=positions).logits
     else:
-        logits = model(use_cache=False, **inputs).logits[:, positions]
+        logits = model(**{**_CALL, **inputs}).logits[:, positions]
     targets = targets[:, positions].to(logits.device)
     learnt = targets != IGNORED
     return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="sum")
@@ -72,22 +73,28 @@ def _first(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], labe
     A model that is not understood runs again, with the same dropout.
     """
     roll_back = _dice(labels.device)
-    output, behind = None, None
     with caught(head) as catch:
-        try:
-            output = model(use_cache=False, **inputs)
-        except Exception:
-            if not catch.calls:  # it is not what the head gave back that the model stumbles over
-                raise
-    if fits := output is not None and _fits(catch, labels):
-        behind = read(getattr(output, "logits", None), catch.answer)
-    if fits or catch.calls != 1:
-        _known[model] = _look(head), behind
-    if behind is not None:
+        found = _logits(model, inputs, catch)
+    behind = read(found, catch.answer) if catch.calls == 1 else None
+    _known[model] = _look(head), behind
+    if behind is not None and _fits(catch, labels):
         return _loss(head, catch, labels, behind)
-    del output, catch
+    del found, catch
     roll_back()
     return plain_loss(model, inputs, labels)
+
+
+def _logits(model: nn.Module, inputs: Mapping[str, Tensor], catch: Caught) -> Tensor | None:
+    """What the model makes of the head's answer; None where it stumbles over that."""
+    try:
+        found: Tensor | None = getattr(model(**{**_CALL, **inputs}), "logits", None)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        if not catch.calls:  # it is something else that it stumbles over
+            raise
+        return None
+    return found
 
 
 def _look(head: nn.Module) -> _Look:
@@ -118,12 +125,12 @@ def _autocast(hidden: Tensor) -> bool:
 def _dice(where: torch.device) -> Callable[[], None]:
     """Remember the state of the random numbers, and give what brings it back."""
     side: Any = torch.get_device_module(where)
-    cpu = torch.get_rng_state()
-    other = side.get_rng_state_all() if hasattr(side, "get_rng_state_all") else None
+    name = next((name for name in ("rng_state_all", "rng_state") if hasattr(side, f"get_{name}")), None)
+    cpu, other = torch.get_rng_state(), getattr(side, f"get_{name}")() if name else None
 
     def back() -> None:
         torch.set_rng_state(cpu)
-        if other is not None:
-            side.set_rng_state_all(other)
+        if name:
+            getattr(side, f"set_{name}")(other)
 
     return back

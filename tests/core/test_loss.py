@@ -58,7 +58,7 @@ def seen(monkeypatch):
 
 def oracle(model, inputs, labels):
     """All logits, and then the labelled ones."""
-    logits = model(**inputs, use_cache=False).logits[:, :-1]
+    logits = model(**inputs, use_cache=False).logits[:, : labels.shape[1] - 1]
     learnt = labels[:, 1:] != IGNORED
     return F.cross_entropy(logits[learnt].float(), labels[:, 1:][learnt], reduction="sum")
 
@@ -307,7 +307,8 @@ CODE = {
 def test_code_behind_the_head_that_is_not_understood(code, seen):
     model = Whole(CODE[code])
     ids = torch.randint(11, (2, 5))
-    wanted = []
+    wanted, calls = [], []
+    model.register_forward_pre_hook(lambda module, args: calls.append(module))
     for way in (plain_loss, answer_loss, answer_loss):  # the same dropout in each
         torch.manual_seed(3)
         wanted.append(way(model, {"input_ids": ids}, ids))
@@ -317,6 +318,7 @@ def test_code_behind_the_head_that_is_not_understood(code, seen):
         model.adapter.grad = None
     torch.testing.assert_close(wanted[3:], wanted[:3] * 2)
     assert bool(seen) == (code == "nothing")
+    assert len(calls) == 3 + (code != "nothing")  # it is tried once
 
 
 def test_a_trained_head(llama, ids, labels, seen):
@@ -386,6 +388,17 @@ def test_another_head_is_read_anew(llama, ids, labels, seen):
         answer_loss(llama, {"input_ids": ids}, labels), oracle(llama, {"input_ids": ids}, labels)
     )
     assert len(seen) == 2
+
+
+def test_an_adapter_that_lengthens_the_text(tiny, ids, seen):
+    model = tiny("llama").requires_grad_(False)
+    answer_loss(model, {"input_ids": ids}, ids)
+    model.model.register_forward_hook(
+        lambda module, args, out: out.update(last_hidden_state=torch.cat([out[0]] * 2, 1))
+    )
+    found, plain = (way(model, {"input_ids": ids}, ids) for way in (answer_loss, oracle))
+    torch.testing.assert_close(found, plain)
+    assert len(seen) == 1
 
 
 def test_no_label_is_an_error(llama, ids):
