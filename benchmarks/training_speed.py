@@ -36,6 +36,7 @@ from llmad.batching import Batching, batching
 from llmad.loss import answer_loss
 from llmad.prompt import Prompt
 from llmad.recipe import Recipe
+from llmad.schedule import Schedule
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 TEMPLATE = (  # the paper's
@@ -125,7 +126,7 @@ def check(ours: Any, how: Batching, theirs: Any, examples: list[data.Example]) -
     ours.eval(), theirs.eval()
     batch = how.batch(examples)
     with how.within(ours, batch):
-        loss = answer_loss(ours, batch.inputs, batch.labels) / batch.trained
+        loss = answer_loss(ours, batch.inputs, batch.labels) / sum(row.learnt for row in examples)
         loss.backward()
     loss = loss.detach()
     padded = data.padded(examples, 0)
@@ -175,11 +176,11 @@ def by_llmad(model: Any, how: Batching, examples: list[data.Example], size: int)
     recipe = Recipe(
         backbone="b", adapter="lora", task="t", per_device_train_batch_size=size, learning_rate=1e-4, warmup_ratio=0
     )
-    schedule = train.Schedule(recipe, tuple(len(one.ids) for one in examples), 1e-4)
+    schedule = Schedule(recipe, tuple(len(one.ids) for one in examples), 1e-4)
     began = time.perf_counter()
     adam = train.optimizer(dict(llmad.parameters(model)), recipe)
-    scaler = train.loss_scaler(model)
-    for _ in train.fit(model, adam, schedule, examples, how, train.accelerator(), scaler):
+    trainee = train.Trainee(schedule, examples, adam, train.loss_scaler(model))
+    for _ in train.fit(model, [trainee], how, train.accelerator()):
         pass
     return time.perf_counter() - began
 

@@ -7,7 +7,7 @@ arXiv 2410.10989, section 3.2, fuses the loss in this way.)
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,17 +19,18 @@ from llmad.head import Behind
 
 CHUNK = {"cpu": 2**26}  # bytes of a chunk's logits in float32: many tokens to read the weight for, little memory
 _ELSEWHERE = 2**28  # the same on an accelerator, which needs more work at once
-_BLOCK = 2**23  # bytes of the weight in float32, where a processor has no products of 16 bits
-_PARTS = 8  # of a chunk: the softmax wants room beside its logits, and stays in the cache
+_BLOCK = 2**25  # bytes of the weight in float32, where a processor has no products of 16 bits
+_PARTS = 2  # of a chunk, which are turned one after the other: a tanh wants as much room again beside them
 _Call = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Linear:
     """A head that is `hidden @ weight.T + bias`: weight (vocabulary, width), bias (vocabulary,) or None."""
 
     weight: Tensor
     bias: Tensor | None
+    _room: Tensor | None = field(default=None, init=False)  # memory that is asked for once is there at once later
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Write the logits (tokens, vocabulary), in float32."""
@@ -58,10 +59,11 @@ class Linear:
             yield slice(0, count), self.weight
             return
         step = max(1, _BLOCK // (4 * width))
-        room = self.weight.new_empty(min(step, count), width, dtype=torch.float32)
+        if self._room is None:
+            self._room = self.weight.new_empty(min(step, count), width, dtype=torch.float32)
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
-            yield rows, room[: rows.stop - start].copy_(self.weight[rows])
+            yield rows, self._room[: rows.stop - start].copy_(self.weight[rows])
 
 
 def multiplies(weight: Tensor) -> bool:
@@ -73,8 +75,8 @@ def multiplies(weight: Tensor) -> bool:
     return any(has.get(name, False) for name in wanted[weight.dtype])
 
 
-def chunked_loss(hidden: Tensor, targets: Tensor, head: Linear | _Call, behind: Behind) -> Tensor:
-    """Summed cross entropy in float32, a scalar in nats.
+def chunked_losses(hidden: Tensor, targets: Tensor, head: Linear | _Call, behind: Behind) -> Tensor:
+    """Cross entropy of each token in float32, (tokens,) in nats.
 
     Args:
         hidden: (tokens, width), what comes to the head; its gradient is made here and now if it wants one.
@@ -82,8 +84,8 @@ def chunked_loss(hidden: Tensor, targets: Tensor, head: Linear | _Call, behind: 
         head: the frozen head: a linear map, or a call from (1, tokens, width) to (1, tokens, vocabulary).
         behind: what the model makes of the head's logits.
     """
-    loss: Tensor = _Loss.apply(hidden, targets, head, behind)  # type: ignore[no-untyped-call]  # torch's own
-    return loss
+    losses: Tensor = _Loss.apply(hidden, targets, head, behind)  # type: ignore[no-untyped-call]  # torch's own
+    return losses
 
 
 class _Loss(torch.autograd.Function):
@@ -95,13 +97,13 @@ class _Loss(torch.autograd.Function):
         losses = hidden.new_empty(len(targets), dtype=torch.float32)
         one(hidden, targets, head, behind, losses, grad)
         ctx.save_for_backward(grad)
-        return losses.sum()
+        return losses
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's own
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * scale, None, None, None
+        return (grad * scale[:, None]).to(grad.dtype), None, None, None
 
 
 def _linear(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: Tensor, grad: Tensor | None) -> None:
@@ -114,31 +116,36 @@ def _linear(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: 
         logits = room[: chunk.stop - chunk.start]
         head.logits(hidden[chunk], logits)
         step = -(-len(logits) // _PARTS)
-        for start in range(0, len(logits), step):
-            part, own = (
-                slice(start, start + step),
-                slice(chunk.start + start, min(chunk.start + start + step, chunk.stop)),
-            )
-            losses[own] = _turn(logits[part], targets[own], behind)
+        parts = (torch.split(each, step) for each in (logits, targets[chunk], losses[chunk]))
+        for part, wanted, own in zip(*parts, strict=True):
+            own.copy_(_turn(part, wanted, behind))
         if grad is not None:
             grad[chunk] = head.back(logits)
 
 
 def _turn(logits: Tensor, targets: Tensor, behind: Behind) -> Tensor:
     """Turn the head's logits into the gradient with respect to them, in place; returns the tokens' losses (tokens,)."""
-    logits *= behind.scale if behind.limit is None else behind.scale / behind.limit
-    bounded = logits if behind.limit is None else logits.tanh_() * behind.limit
-    logs = torch.log_softmax(bounded, -1)
-    losses = -logs.gather(1, targets[:, None])[:, 0]
-    share = logs.exp_()
-    share.scatter_add_(1, targets[:, None], share.new_full((len(targets), 1), -1.0))
     if behind.limit is None:
-        logits.copy_(share)
+        if behind.scale != 1:
+            logits *= behind.scale
+        losses = _softmax_less_target(logits, targets)
     else:
+        logits.mul_(behind.scale / behind.limit).tanh_()
+        share = logits * behind.limit
+        losses = _softmax_less_target(share, targets)
         logits.square_().neg_().add_(1).mul_(share)  # the derivative of tanh is 1 - tanh²
     if behind.scale != 1:
         logits *= behind.scale
     return losses
+
+
+def _softmax_less_target(logits: Tensor, targets: Tensor) -> Tensor:
+    """Turn logits into softmax - onehot, in place; returns the cross entropy (tokens,)."""
+    own, most = logits.gather(1, targets[:, None]), logits.amax(1, keepdim=True)
+    total = logits.sub_(most).exp_().sum(1, keepdim=True)
+    logits /= total
+    logits.scatter_add_(1, targets[:, None], logits.new_full((len(targets), 1), -1.0))
+    return (most - own + total.log())[:, 0]
 
 
 def _called(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: Tensor, grad: Tensor | None) -> None:
@@ -147,13 +154,15 @@ def _called(hidden: Tensor, targets: Tensor, head: Any, behind: Behind, losses: 
         with torch.set_grad_enabled(grad is not None):
             states = hidden[chunk].detach().requires_grad_(grad is not None)
             own = F.cross_entropy(behind(head(states[None])[0]), targets[chunk], reduction="none")
+            total = own.sum()
         losses[chunk] = own.detach()
         if grad is not None:
-            grad[chunk] = torch.autograd.grad(own.sum(), states)[0]
+            grad[chunk] = torch.autograd.grad(total, states)[0]
 
 
 def _chunks(hidden: Tensor, width: int) -> Iterator[slice]:
-    """Which tokens make a chunk."""
-    step = max(1, CHUNK.get(hidden.device.type, _ELSEWHERE) // (4 * width))
+    """Which tokens make a chunk; chunks are of about one size."""
+    most = max(1, CHUNK.get(hidden.device.type, _ELSEWHERE) // (4 * width))
+    step = -(-len(hidden) // -(-len(hidden) // most))
     for start in range(0, len(hidden), step):
         yield slice(start, min(start + step, len(hidden)))

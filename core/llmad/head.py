@@ -8,7 +8,8 @@ and what the model's own code makes of these tells which function it is, or that
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from llmad import placement
 from llmad.host import Host, acting_here
 
-_TINY, _MIDDLE, _HUGE = 2.0**-14, 2.0**5, 2.0**14  # a tanh leaves the first as it is, bends the second, ends the third
+_SIZES = (2.0**-14, 2.0**2, 2.0**6, 2.0**10, 2.0**40)  # a tanh leaves the first as it is, and the last at its limit
 _CLOSE = 1e-5  # relative; float32 has 6e-8
 _ABSENT = object()
 
@@ -50,7 +51,7 @@ class Caught:
         call: the head's own forward.
         hidden: what came to the head, (rows, length, width); None before it was called.
         calls: how often it was called.
-        answer: what it gave back, (1, 3, outputs): the ruler.
+        answer: what it gave back, (1, 5, outputs): the ruler.
     """
 
     def __init__(self, call: Callable[..., Any], outputs: int | None) -> None:
@@ -61,6 +62,7 @@ class Caught:
         self._outputs = outputs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Stand in for the head's forward; what is no call with hidden states alone is answered by the head."""
         self.calls += 1
         hidden = args[0] if len(args) == 1 and not kwargs else None
         if self.calls > 1 or not isinstance(hidden, Tensor) or hidden.dim() != 3 or not hidden.is_floating_point():
@@ -106,32 +108,33 @@ def frozen_head(model: nn.Module) -> nn.Module | None:
     return head
 
 
-def plain_linear(head: nn.Module) -> bool:
+def plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether the head is `hidden @ weight.T + bias` and nothing else, an adapter that does not act set aside."""
     own = next(cls for cls in type(head).__mro__ if not issubclass(cls, Host))
     patched = "forward" in vars(head) and "_old_forward" not in vars(head)
     if patched or getattr(own, "forward", None) is not nn.Linear.forward:
         return False
-    return type(head.weight) is nn.Parameter and head.weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    weight = head.weight
+    return type(weight) is nn.Parameter and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
 def ruler(outputs: int, device: torch.device) -> Tensor:
-    """Known numbers, (1, 3, outputs): from -1 to 1 across the vocabulary, tiny, of middling size and huge."""
+    """Known numbers, (1, 5, outputs): from -1 to 1 across the vocabulary, tiny, of middling sizes and huge."""
     across = torch.linspace(-1, 1, outputs, device=device)
-    return torch.stack([across * size for size in (_TINY, _MIDDLE, _HUGE)])[None]
+    return torch.stack([across * size for size in _SIZES])[None]
 
 
-def read(found: object, answer: Tensor) -> Behind | None:
+def read(found: object, answer: Tensor | None) -> Behind | None:
     """What the model makes of its head's logits, from what it made of the ruler; None where it is something else."""
-    if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[:2] != answer.shape[:2]:
+    if answer is None or not isinstance(found, Tensor) or found.dim() != 3 or found.shape[:2] != answer.shape[:2]:
         return None
     outputs, width = answer.shape[-1], found.shape[-1]
     if not 0 < width <= outputs:
         return None
     found = found.to(answer.device)
     scale = float(found[0, 0, 0] / answer[0, 0, 0])
-    end = abs(float(found[0, 2, 0]))
-    bounded = end < 0.999 * abs(scale) * _HUGE
+    end = abs(float(found[0, -1, 0]))
+    bounded = end < 0.999 * abs(scale) * _SIZES[-1]
     behind = Behind(outputs, width, scale, end if bounded else None)
     agrees = found.dtype == answer.dtype and torch.allclose(found, behind(answer), rtol=_CLOSE, atol=1e-9)
-    return behind if scale and agrees else None
+    return behind if agrees and scale and isfinite(scale) else None

@@ -2,7 +2,7 @@
 
 Most tokens of a row are its question, which is not learnt, and a vocabulary is wide: logits are the largest tensors of
 a training step. So the model runs with its head caught; the hidden states that predict a learnt token go to the head
-afterwards. Where the head does not allow that, the model makes its logits itself: `plain_loss` says what is meant.
+afterwards. Where the head does not allow that, the model makes its logits itself: `plain_losses` says what is meant.
 """
 
 import inspect
@@ -14,17 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
-from llmad.chunked import Linear, chunked_loss
+from llmad.chunked import Linear, chunked_losses
 from llmad.data import IGNORED
 from llmad.errors import DataError
 from llmad.head import Behind, Caught, caught, frozen_head, plain_linear, read
 
-_Known = tuple[type, Behind | None]  # the head's class, which changes with the adapters there, and what was read
-_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+_CALL: Mapping[str, Any] = {"use_cache": False}
+_Look = tuple[object, ...]  # of a head: its class, which changes with the adapters there, and its shapes
+_known: WeakKeyDictionary[nn.Module, tuple[_Look, Behind | None]] = WeakKeyDictionary()  # what was read, None: nothing
 
 
 def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Summed cross entropy of the labelled tokens, in nats: a scalar in float32.
+    """Summed cross entropy of the labelled tokens, in nats: a scalar in float32; see `token_losses`."""
+    return token_losses(model, inputs, labels).sum()
+
+
+def token_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Cross entropy of every labelled token, row after row, in nats: (labelled,) in float32.
 
     Args:
         model: a causal language model, its base frozen.
@@ -40,30 +46,30 @@ def answer_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) 
         raise DataError("nothing-learnt", f"none of the {labels.numel()} tokens is labelled", "label the answers")
     head = frozen_head(model)
     if head is None:
-        return plain_loss(model, inputs, labels)
-    cls, behind = _known.get(model, (None, None))
-    if cls is not type(head):
+        return plain_losses(model, inputs, labels)
+    look, behind = _known.get(model, ((), None))
+    if look != _look(head):
         return _first(model, head, inputs, labels)
     if behind is None:
-        return plain_loss(model, inputs, labels)
+        return plain_losses(model, inputs, labels)
     with caught(head, behind.outputs) as catch:
-        model(use_cache=False, **inputs)
+        model(**{**_CALL, **inputs})
     if not _fits(catch, labels):
-        return plain_loss(model, inputs, labels)
-    return _loss(head, catch, labels, behind)
+        return plain_losses(model, inputs, labels)
+    return _losses(head, catch, labels, behind)
 
 
-def plain_loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+def plain_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
     """The same from the model's own logits: those of positions that some row learns from, where its forward can."""
     targets = labels[:, 1:]
     positions = (targets != IGNORED).any(0).nonzero().flatten()
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        logits = model(use_cache=False, logits_to_keep=positions, **inputs).logits
+        logits = model(**{**_CALL, **inputs}, logits_to_keep=positions).logits
     else:
-        logits = model(use_cache=False, **inputs).logits[:, positions]
+        logits = model(**{**_CALL, **inputs}).logits[:, positions]
     targets = targets[:, positions].to(logits.device)
     learnt = targets != IGNORED
-    return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="sum")
+    return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="none")
 
 
 def _first(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
@@ -72,22 +78,32 @@ def _first(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], labe
     A model that is not understood runs again, with the same dropout.
     """
     roll_back = _dice(labels.device)
-    output, behind = None, None
     with caught(head) as catch:
-        try:
-            output = model(use_cache=False, **inputs)
-        except Exception:
-            if not catch.calls:  # it is not what the head gave back that the model stumbles over
-                raise
-    if fits := output is not None and _fits(catch, labels):
-        behind = read(getattr(output, "logits", None), catch.answer)
-    if fits or catch.calls != 1:
-        _known[model] = type(head), behind
-    if behind is not None:
-        return _loss(head, catch, labels, behind)
-    del output, catch
+        found = _logits(model, inputs, catch)
+    behind = read(found, catch.answer) if catch.calls == 1 else None
+    _known[model] = _look(head), behind
+    if behind is not None and _fits(catch, labels):
+        return _losses(head, catch, labels, behind)
+    del found, catch
     roll_back()
-    return plain_loss(model, inputs, labels)
+    return plain_losses(model, inputs, labels)
+
+
+def _logits(model: nn.Module, inputs: Mapping[str, Tensor], catch: Caught) -> Tensor | None:
+    """What the model makes of the head's answer; None where it stumbles over that."""
+    try:
+        found: Tensor | None = getattr(model(**{**_CALL, **inputs}), "logits", None)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        if not catch.calls:  # it is something else that it stumbles over
+            raise
+        return None
+    return found
+
+
+def _look(head: nn.Module) -> _Look:
+    return type(head), *(value.shape for value in head.parameters())
 
 
 def _fits(catch: Caught, labels: Tensor) -> bool:
@@ -95,15 +111,16 @@ def _fits(catch: Caught, labels: Tensor) -> bool:
     return catch.calls == 1 and catch.hidden is not None and catch.hidden.shape[:2] == labels.shape
 
 
-def _loss(head: nn.Module, catch: Caught, labels: Tensor, behind: Behind) -> Tensor:
+def _losses(head: nn.Module, catch: Caught, labels: Tensor, behind: Behind) -> Tensor:
     """The loss behind the head, of what came to it."""
     assert catch.hidden is not None
     rows, positions = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     targets = labels[rows, positions + 1].to(catch.hidden.device)
     picked = (rows * labels.shape[1] + positions).to(catch.hidden.device)
     hidden = catch.hidden.flatten(0, 1).index_select(0, picked)
-    linear = plain_linear(head) and head.weight.dtype == hidden.dtype and not _autocast(hidden)
-    return chunked_loss(hidden, targets, Linear(head.weight, head.bias) if linear else catch.call, behind)
+    if plain_linear(head) and head.weight.dtype == hidden.dtype and not _autocast(hidden):
+        return chunked_losses(hidden, targets, Linear(head.weight, head.bias), behind)
+    return chunked_losses(hidden, targets, catch.call, behind)
 
 
 def _autocast(hidden: Tensor) -> bool:
@@ -113,12 +130,12 @@ def _autocast(hidden: Tensor) -> bool:
 def _dice(where: torch.device) -> Callable[[], None]:
     """Remember the state of the random numbers, and give what brings it back."""
     side: Any = torch.get_device_module(where)
-    cpu = torch.get_rng_state()
-    other = side.get_rng_state_all() if hasattr(side, "get_rng_state_all") else None
+    name = next((name for name in ("rng_state_all", "rng_state") if hasattr(side, f"get_{name}")), None)
+    cpu, other = torch.get_rng_state(), getattr(side, f"get_{name}")() if name else None
 
     def back() -> None:
         torch.set_rng_state(cpu)
-        if other is not None:
-            side.set_rng_state_all(other)
+        if name:
+            getattr(side, f"set_{name}")(other)
 
     return back

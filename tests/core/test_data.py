@@ -143,7 +143,7 @@ def test_padding_is_on_the_right_and_labels_are_what_is_learnt(examples):
     ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
     assert ids.shape == mask.shape == batch.labels.shape
     assert ids.dtype == batch.labels.dtype == torch.long
-    assert batch.trained == sum(label != IGNORED for example in examples for label in wanted(example))
+    assert [one.learnt for one in examples] == [sum(label != IGNORED for label in wanted(one)) for one in examples]
     for place, example in enumerate(examples):
         size = len(example.ids)
         assert batch.lengths[place] == size
@@ -160,7 +160,6 @@ def test_packed_rows_are_end_to_end_with_positions_of_their_own(examples):
     assert batch.inputs["position_ids"].tolist() == [[place for one in examples for place in range(len(one.ids))]]
     assert batch.inputs["attention_mask"].all()
     assert batch.labels.tolist() == [[label for one in examples for label in wanted(one)]]
-    assert batch.trained == padded(examples, 0).trained
     assert batch.lengths == tuple(len(one.ids) for one in examples)
     assert "position_ids" not in packed(examples, positions=False).inputs
 

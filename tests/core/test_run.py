@@ -251,17 +251,14 @@ def test_a_resume_may_go_on_for_longer(trained, told, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(told, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "answer_loss", lambda model, *_: next(iter(run_loss(model))) * torch.nan)
+    real = train.token_losses
+    monkeypatch.setattr(train, "token_losses", lambda *words: real(*words) * torch.nan)
     with pytest.raises(DivergedError, match=r"step 1, .*: loss nan") as error:
         train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
     assert error.value.exit_code == 5
     assert status(tmp_path / "run")["status"] == "failed"
     assert status(tmp_path / "run")["code"] == "diverged"
     assert not (tmp_path / "run" / "adapter").exists()
-
-
-def run_loss(model):
-    yield sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def test_a_directory_that_is_taken_is_refused(trained, told):
@@ -291,7 +288,7 @@ def test_a_batch_that_does_not_fit_is_an_error_with_its_cure(told, tmp_path, mon
     def short(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
 
-    monkeypatch.setattr(train, "answer_loss", short)
+    monkeypatch.setattr(train, "token_losses", short)
     with pytest.raises(OutOfMemoryError, match=r"Tried to allocate 9 GiB") as error:
         train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
     assert error.value.exit_code == 8

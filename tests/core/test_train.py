@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import llmad
 from llmad import train
 from llmad.batching import Batching
-from llmad.data import Example, padded
+from llmad.data import Example
 from llmad.errors import DivergedError, UsageError
 from llmad.recipe import Recipe
-from llmad.train import Schedule, accelerator, answer_loss, fit, loss_scaler, optimizer
+from llmad.schedule import Schedule
+from llmad.train import Trainee, accelerator, fit, loss_scaler, optimizer, token_losses
 
 
 def told(**values):
@@ -36,31 +37,12 @@ def run(model, recipe, examples, start=0, adam=None, scaler=None):
     schedule = Schedule(recipe, tuple(len(one.ids) for one in examples), recipe.learning_rate)
     adam = adam or optimizer(dict(llmad.parameters(model)), recipe)
     scaler = scaler or loss_scaler(model)
-    return list(fit(model, adam, schedule, examples, Batching(0), accelerator(), scaler, start))
+    trainee = Trainee(schedule, examples, adam, scaler, start)
+    return [step for (step,) in fit(model, [trainee], Batching(0), accelerator())]
 
 
 def weights(model):
     return {name: value.detach().clone() for name, value in llmad.parameters(model)}
-
-
-def loss(model, batch):
-    return answer_loss(model, batch.inputs, batch.labels)
-
-
-def test_the_loss_is_the_models_own(model, examples):
-    batch = padded(examples[:4], 0)
-    own = model(**batch.inputs, labels=batch.labels).loss
-    assert torch.allclose(loss(model, batch) / batch.trained, own, atol=1e-6, rtol=0)
-
-
-def test_padding_does_not_change_the_loss(llama, examples):
-    together = loss(llama, padded(examples[:4], 0))
-    alone = sum(loss(llama, padded([one], 0)) for one in examples[:4])
-    assert torch.allclose(together, alone, atol=1e-4, rtol=0)
-
-
-def test_the_loss_is_summed_in_float32(llama, ids):
-    assert answer_loss(llama.to(torch.bfloat16), {"input_ids": ids}, ids).dtype == torch.float32
 
 
 def test_four_times_four_rows_are_sixteen_rows_at_once(llama, examples):
@@ -116,8 +98,8 @@ def test_gradients_are_clipped_to_the_norm(llama, examples):
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(llama, examples, monkeypatch):
     llmad.attach(llama, "lora")
     before = weights(llama)
-    real = answer_loss
-    monkeypatch.setattr(train, "answer_loss", lambda *words: real(*words) * math.inf)
+    real = token_losses
+    monkeypatch.setattr(train, "token_losses", lambda *words: real(*words) * math.inf)
     with pytest.raises(DivergedError, match=r"step 1, rows \[.*: loss inf, gradient norm nan") as error:
         run(llama, told(max_steps=1), examples)
     assert error.value.hint == "lower learning_rate"
