@@ -48,15 +48,20 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor)
     if head is None:
         return plain_losses(model, inputs, labels)
     look, behind = _known.get(model, ((), None))
-    if look != _look(head):
-        return _first(model, head, inputs, labels)
-    if behind is None:
+    first = look != _look(head)
+    if behind is None and not first:
         return plain_losses(model, inputs, labels)
-    with caught(head, behind.outputs) as catch:
-        model(**{**_CALL, **inputs})
-    if not _fits(catch, labels):
-        return plain_losses(model, inputs, labels)
-    return _losses(head, catch, labels, behind)
+    roll_back = _dice(labels.device)
+    with caught(head, None if first or behind is None else behind.outputs) as catch:
+        found = _logits(model, inputs, catch)
+    if first:
+        behind = read(found, catch.answer) if catch.calls == 1 else None
+        _known[model] = _look(head), behind
+    if found is not None and behind is not None and _fits(catch, labels):
+        return _losses(head, catch, labels, behind)
+    del found, catch
+    roll_back()  # the same dropout as if the model had run once
+    return plain_losses(model, inputs, labels)
 
 
 def plain_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
@@ -70,23 +75,6 @@ def plain_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor)
     targets = targets[:, positions].to(logits.device)
     learnt = targets != IGNORED
     return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="none")
-
-
-def _first(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """The first call with a model, which reads what is behind its head, and notes it.
-
-    A model that is not understood runs again, with the same dropout.
-    """
-    roll_back = _dice(labels.device)
-    with caught(head) as catch:
-        found = _logits(model, inputs, catch)
-    behind = read(found, catch.answer) if catch.calls == 1 else None
-    _known[model] = _look(head), behind
-    if behind is not None and _fits(catch, labels):
-        return _losses(head, catch, labels, behind)
-    del found, catch
-    roll_back()
-    return plain_losses(model, inputs, labels)
 
 
 def _logits(model: nn.Module, inputs: Mapping[str, Tensor], catch: Caught) -> Tensor | None:

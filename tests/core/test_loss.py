@@ -101,12 +101,7 @@ def test_every_type_of_model(kind, ids, labels):
     own = []
     for way in (oracle, answer_loss, answer_loss):
         torch.manual_seed(0)
-        try:
-            own.append(way(model, {"input_ids": ids}, labels))
-        except (RuntimeError, AttributeError):
-            if own:
-                raise
-            pytest.skip("the model's own forward fails on rows side by side")
+        own.append(way(model, {"input_ids": ids}, labels))
     torch.testing.assert_close(own[1:], own[:1] * 2, rtol=1e-6, atol=0)
 
 
@@ -397,9 +392,8 @@ def test_another_head_is_read_anew(llama, ids, labels, seen):
 def test_an_adapter_that_lengthens_the_text(tiny, ids, seen):
     model = tiny("llama").requires_grad_(False)
     answer_loss(model, {"input_ids": ids}, ids)
-    model.model.register_forward_hook(
-        lambda module, args, out: out.update(last_hidden_state=torch.cat([out[0]] * 2, 1))
-    )
+    twice = lambda module, args, out: type(out)(last_hidden_state=torch.cat([out[0]] * 2, 1))  # noqa: E731
+    model.model.register_forward_hook(twice)
     found, plain = (way(model, {"input_ids": ids}, ids) for way in (answer_loss, oracle))
     torch.testing.assert_close(found, plain)
     assert len(seen) == 1
