@@ -6,6 +6,7 @@ a fused linear, and act on some rows of the batch; the rest of the output stays 
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -16,6 +17,7 @@ from torch import Tensor
 from llmad.composition import Stage
 from llmad.dice import Dice
 from llmad.module import AdapterModule
+from llmad.packed import packed_rows
 from llmad.part import Part, part
 from llmad.site import Rows, Site
 
@@ -56,8 +58,11 @@ class _Whole:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         names = _arguments(cast(type, type(self.adapter.host)))
         kwargs |= dict(zip(names, args, strict=False))
+        packed = packed_rows()
         size = next((value.shape[0] for value in kwargs.values() if isinstance(value, Tensor)), 1)
-        return self.adapter(self.call, rows=self.stage.mask(size), **kwargs)
+        rows = self.stage.mask(len(packed.text) if packed else size)
+        with self.stage.dice or nullcontext():
+            return self.adapter(self.call, rows=rows, **kwargs)
 
 
 @dataclass(slots=True)

@@ -43,3 +43,9 @@ class Batching:
 def batching(model: nn.Module, pad: int, wanted: bool) -> Batching:
     """Pack where it is wanted and the model, with what is attached to it, keeps packed rows apart."""
     return Batching(pad, packing.way(model) if wanted else None, packing.takes_positions(model))
+
+
+def batching_together(model: nn.Module, names: Sequence[str], pad: int, wanted: bool) -> Batching:
+    """Pack where the model keeps packed rows apart, whichever of these adapters some of the rows have."""
+    ways = {packing.way(model, name) if wanted else None for name in names}
+    return Batching(pad, ways.pop() if len(ways) == 1 else None, packing.takes_positions(model))

@@ -14,22 +14,21 @@ class Rows:
     Attributes:
         text: how many tokens each has.
         own: the attention that the model has without packing.
-        added: how many virtual tokens a module has put before every row.
+        added: how many virtual tokens a module has put before each row.
     """
 
     text: tuple[int, ...]
     own: str | None
-    added: dict[int, int] = field(default_factory=dict)
+    added: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """How long each row is within the model's attention."""
-        more = sum(self.added.values())
-        return tuple(length + more for length in self.text)
+        return tuple(map(sum, zip(self.text, *self.added.values(), strict=True)))
 
-    def lengthen(self, module: nn.Module, count: int) -> None:
-        """Have the attention know of the virtual tokens that a module puts before every row."""
-        self.added[id(module)] = count
+    def lengthen(self, module: nn.Module, counts: tuple[int, ...]) -> None:
+        """Have the attention know of the virtual tokens that a module puts before each row."""
+        self.added[id(module)] = counts
 
 
 _now: Rows | None = None  # no context variable: backward passes recompute attention in threads of their own

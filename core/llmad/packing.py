@@ -12,7 +12,7 @@ alone, and must not change with the other rows. Convolutions and recurrent state
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from inspect import signature
 from itertools import accumulate
@@ -24,6 +24,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from llmad.attachment import only, per_row
 from llmad.packed import Rows, packed_rows, packing
 
 Way = Literal["rows", "blocks"]
@@ -55,16 +56,20 @@ def apart(model: nn.Module, how: Way, lengths: tuple[int, ...]) -> Iterator[None
             config._attn_implementation = own
 
 
-def way(model: nn.Module) -> Way | None:
+def way(model: nn.Module, name: str | None = None) -> Way | None:
     """How the model keeps packed rows apart; None where it does not, and its rows must be padded.
 
     The model, with what is attached to it, computes a few short rows alone and packed.
+
+    Args:
+        model: a model of transformers.
+        name: an adapter that is to act on some of the rows alone; where None, what is active acts on all.
     """
     training = [part for part in model.modules() if part.training]
     model.eval()
     try:
         with torch.no_grad():
-            return next((how for how in _NAMES if _keeps_apart(model, how)), None)
+            return next((how for how in _NAMES if _keeps_apart(model, how, name)), None)
     finally:
         for part in training:
             part.training = True
@@ -74,10 +79,10 @@ _TRIED = (5, 7, 4)  # lengths of the rows that are tried
 _LEAK = 1e-5  # of the logits' spread: nothing but the order of sums may change with other rows
 
 
-def _keeps_apart(model: nn.Module, how: Way) -> bool:
+def _keeps_apart(model: nn.Module, how: Way, name: str | None) -> bool:
     """Whether some rows compute packed what they compute alone, and do not heed what stands in another row."""
     try:
-        alone, packed, other = _trial(model, how)
+        alone, packed, other = _trial(model, how, name)
     except Exception:  # whatever a model raises that was not made for this
         return False
     spread = float((alone - alone.mean()).abs().max())
@@ -85,16 +90,20 @@ def _keeps_apart(model: nn.Module, how: Way) -> bool:
     return leak <= _LEAK * spread and float((packed - alone).abs().max()) <= _noise(model) * spread
 
 
-def _trial(model: nn.Module, how: Way) -> tuple[Tensor, Tensor, Tensor]:
+def _trial(model: nn.Module, how: Way, name: str | None) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (1, total, vocabulary) of rows alone, of the same packed, and packed with another first row."""
     where = next(model.parameters()).device
     vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
     ids = (torch.arange(sum(_TRIED), device=where) * 7 + 3) % vocabulary
     changed = torch.cat((ids[: _TRIED[0]].flip(0), ids[_TRIED[0] :]))
     places = torch.cat([torch.arange(length, device=where) for length in _TRIED])[None]
-    alone = torch.cat([_logits(model, row[None]) for row in _rows_of(ids)], dim=1)
-    with apart(model, how, _TRIED):
-        return alone, _logits(model, ids[None], places), _logits(model, changed[None], places)
+    names = (name, None, name)  # of each row
+    alone = []
+    for row, own in zip(_rows_of(ids), names, strict=True):
+        with nullcontext() if name is None else only(model, *([own] if own else [])):
+            alone.append(_logits(model, row[None]))
+    with apart(model, how, _TRIED), nullcontext() if name is None else per_row(model, names):
+        return torch.cat(alone, dim=1), _logits(model, ids[None], places), _logits(model, changed[None], places)
 
 
 def _noise(model: nn.Module) -> float:

@@ -50,8 +50,10 @@ def part(stage: Stage, x: Tensor) -> Part | None:
         times = stage.times(x.shape[0])
         return _between(stage.rows, range(0, x.shape[0] + 1, times), 0)
     stage.times(len(packed.text))
-    edges = [0, *accumulate(packed.lengths)]
-    return _between(stage.rows, edges, 0 if x.dim() > 1 and x.shape[0] == edges[-1] else 1)
+    flat = x.dim() > 1 and x.shape[0] in (sum(packed.text), sum(packed.lengths))
+    dim = 0 if flat else 1
+    outside = x.shape[dim] == sum(packed.text)  # of what puts virtual tokens before the rows
+    return _between(stage.rows, [0, *accumulate(packed.text if outside else packed.lengths)], dim)
 
 
 def _between(own: tuple[int, ...], edges: Sequence[int], dim: int) -> Part:

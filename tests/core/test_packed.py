@@ -17,8 +17,8 @@ def test_virtual_tokens_make_every_row_longer(llama):
     with packing(Rows((2, 3), "sdpa")):
         rows = llmad.packed_rows()
         assert (rows.text, rows.lengths) == ((2, 3), (2, 3))
-        rows.lengthen(llama, 4)
-        rows.lengthen(llama, 4)  # a forward pass that is made again
-        assert rows.lengths == (6, 7)
-        rows.lengthen(llama.model, 1)
-        assert (rows.text, rows.lengths) == ((2, 3), (7, 8))
+        rows.lengthen(llama, (4, 0))
+        rows.lengthen(llama, (4, 0))  # a forward pass that is made again
+        assert rows.lengths == (6, 3)
+        rows.lengthen(llama.model, (1, 1))
+        assert (rows.text, rows.lengths) == ((2, 3), (7, 4))

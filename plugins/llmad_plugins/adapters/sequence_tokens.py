@@ -42,28 +42,34 @@ class SequenceTokens(VirtualTokens):
         packed = packed_rows()
         if packed is None or outer().pairs:
             return super().forward(base, rows, **call)
-        packed.lengthen(self, self.count)
-        return self._before_each(base, packed.text, call)
+        here = [True] * len(packed.text) if rows is None else rows.tolist()
+        packed.lengthen(self, tuple(self.count * mine for mine in here))
+        return self._before_each(base, packed.text, here, call)
 
-    def _before_each(self, base: Callable[..., Any], lengths: tuple[int, ...], call: dict[str, Any]) -> Any:
-        """Call the base with the virtual tokens before each of rows (1, total, ...), and take them out again."""
+    def _before_each(
+        self, base: Callable[..., Any], lengths: tuple[int, ...], here: list[bool], call: dict[str, Any]
+    ) -> Any:
+        """Call the base with the virtual tokens before some of the rows (1, total, ...), and take them out again."""
         import torch
 
+        def woven(virtual: "Tensor", own: "Tensor") -> "Tensor":
+            rows = zip(cast(Any, own).split(lengths, dim=1), here, strict=True)
+            return torch.cat([part for row, mine in rows for part in ((virtual, row) if mine else (row,))], dim=1)
+
         given = text(call) if call.get("inputs_embeds") is not None else embedding(self.host)(call["input_ids"])
-        own = self.cast(given.dtype)[None]
-        call |= {"input_ids": None, "inputs_embeds": _woven(own, given, lengths)}
+        call |= {"input_ids": None, "inputs_embeds": woven(self.cast(given.dtype)[None], given)}
         if (mask := call.get("attention_mask")) is not None:
-            call["attention_mask"] = _woven(mask.new_ones(1, self.count), mask, lengths)
+            call["attention_mask"] = woven(mask.new_ones(1, self.count), mask)
         if (places := call.get("position_ids")) is not None:
             counted = torch.arange(self.count, device=places.device)[None] + self.origin
-            call["position_ids"] = _woven(counted, places + self.count, lengths)
+            moved = torch.repeat_interleave(torch.tensor(here) * self.count, torch.tensor(lengths))
+            call["position_ids"] = woven(counted, places + moved.to(places.device))
         for name in PER_TOKEN:
             if isinstance(values := call.get(name), torch.Tensor):
-                call[name] = _woven(values.new_zeros(1, self.count), values, lengths)
+                call[name] = woven(values.new_zeros(1, self.count), values)
         output = base(**call)
-        ours, theirs = torch.ones(1, self.count), torch.zeros(1, sum(lengths))
-        kept = (_woven(ours, theirs, lengths)[0] == 0).nonzero().flatten().to(given.device)
-        output["last_hidden_state"] = output["last_hidden_state"].index_select(1, kept)
+        kept = woven(torch.ones(1, self.count), torch.zeros(1, sum(lengths)))[0] == 0
+        output["last_hidden_state"] = output["last_hidden_state"][:, kept.to(given.device)]
         return output
 
     def within(self, base: Callable[..., Any], call: dict[str, Any], first: bool, start: "int | Tensor") -> Any:
@@ -91,14 +97,6 @@ class SequenceTokens(VirtualTokens):
 
 
 PER_TOKEN = ("token_type_ids", "langs", "mm_token_type_ids")  # other numbers that a text may have for each token
-
-
-def _woven(virtual: "Tensor", own: "Tensor", lengths: tuple[int, ...]) -> "Tensor":
-    """(1, count, ...) before each of the rows (1, total, ...) of these lengths."""
-    import torch
-
-    rows = cast(Any, own).split(lengths, dim=1)
-    return torch.cat([part for row in rows for part in (virtual, row)], dim=1)
 
 
 def _positions(counted: "Tensor", own: "Tensor", batch: int, start: "int | Tensor") -> "Tensor":
