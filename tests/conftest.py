@@ -1,10 +1,12 @@
 """Tiny random models, and the few questions that many tests ask of them."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notices about absent image libraries
@@ -238,6 +240,22 @@ def python() -> Callable[..., str]:
         return done.stdout
 
     return python
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """A folder with an `llmad` that starts in milliseconds, for tests in which it is the command that counts."""
+    here = Path(__file__).parent / "warm"
+    with TemporaryDirectory(prefix="llmad-") as folder:
+        command = [sys.executable, "-P", str(here / "server.py"), f"{folder}/socket"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as server:
+            assert server.stdout
+            assert server.stdout.readline() == b"ready\n"
+            words = shlex.join([sys.executable, "-I", "-S", str(here / "client.py"), f"{folder}/socket"])
+            Path(folder, "llmad").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            Path(folder, "llmad").chmod(0o700)
+            yield Path(folder)
 
 
 @pytest.fixture
