@@ -1,5 +1,6 @@
 """Tiny random models, and the few questions that many tests ask of them."""
 
+import gc
 import os
 import shlex
 import subprocess
@@ -258,6 +259,14 @@ def warm() -> Iterator[Path]:
             yield Path(folder)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Let no test wait until a disk has its files: no test can cut the power. What is synced, and when, is tested."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", os.fstat)  # a handle that is none is refused as before
+        yield
+
+
 @pytest.fixture
 def fresh_registry() -> Iterator[None]:
     """Forget what is installed before and after the test."""
@@ -270,3 +279,9 @@ def fresh_registry() -> Iterator[None]:
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage be looked for among what the tests make, and not among all that they import."""
+    gc.collect()
+    gc.freeze()

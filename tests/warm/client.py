@@ -10,18 +10,21 @@ import signal
 import socket
 import sys
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main(path: str, *words: str) -> None:
     """Have the command done, and end as it ends."""
     folder = os.getcwd()  # noqa: PTH109  # pathlib takes longer to import than all the rest
-    told = {"words": words, "folder": folder, "environment": dict(os.environ)}
+    ignored = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+    told = {"words": words, "folder": folder, "environment": dict(os.environ), "ignored": ignored}
     server = socket.socket(socket.AF_UNIX)
     server.connect(path)
     text = json.dumps(told).encode() + b"\n"
     server.sendall(text[socket.send_fds(server, [text], [0, 1, 2]) :])
     answers = server.makefile()
     child = int(answers.readline())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in {*SIGNALS} - {*ignored}:
         signal.signal(number, lambda number, _: os.kill(child, number))
     code = os.waitstatus_to_exitcode(int(answers.readline()))
     if code < 0:

@@ -66,6 +66,9 @@ def become(client: socket.socket) -> None:
         os.close(stream)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in told["ignored"] else usual)
     os.chdir(told["folder"])
     os.environ.clear()
     os.environ.update(told["environment"])
