@@ -11,7 +11,7 @@ from rich.console import Console
 
 from llmad import recipe
 from llmad.run import Event, Finished, train_adapter
-from llmad_cli import console, progress
+from llmad_cli import console, libraries, progress
 
 HERE = Path(__file__).parent
 COMMAND = "llmad train"
@@ -24,7 +24,7 @@ def main() -> None:
     console.out = progress.out = shown
     progress.err = bars
     shown.print(f"$ {COMMAND}\n", style="bold")
-    progress.quiet_libraries()
+    libraries.ready()
     default = recipe.load([recipe.read(Path(str(files("llmad_cli") / "recipes" / "default.toml")))])
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)

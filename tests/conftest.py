@@ -1,10 +1,13 @@
 """Tiny random models, and the few questions that many tests ask of them."""
 
+import gc
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notices about absent image libraries
@@ -240,6 +243,30 @@ def python() -> Callable[..., str]:
     return python
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """A folder with an `llmad` that starts in milliseconds, for tests in which it is the command that counts."""
+    here = Path(__file__).parent / "warm"
+    with TemporaryDirectory(prefix="llmad-") as folder:
+        command = [sys.executable, "-P", str(here / "server.py"), f"{folder}/socket"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as server:
+            assert server.stdout
+            assert server.stdout.readline() == b"ready\n"
+            words = shlex.join([sys.executable, "-I", "-S", str(here / "client.py"), f"{folder}/socket"])
+            Path(folder, "llmad").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            Path(folder, "llmad").chmod(0o700)
+            yield Path(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Let no test wait until a disk has its files: no test can cut the power. What is synced, and when, is tested."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", os.fstat)  # a handle that is none is refused as before
+        yield
+
+
 @pytest.fixture
 def fresh_registry() -> Iterator[None]:
     """Forget what is installed before and after the test."""
@@ -252,3 +279,9 @@ def fresh_registry() -> Iterator[None]:
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage be looked for among what the tests make, and not among all that they import."""
+    gc.collect()
+    gc.freeze()

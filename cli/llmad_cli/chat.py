@@ -47,10 +47,11 @@ def chat(
     except ValueError as error:
         raise UsageError("bad-value", f"--device-map: {error}") from None
 
-    from llmad.chat import chat as opened
-    from llmad_cli.progress import quiet_libraries
+    from llmad_cli.libraries import ready
 
-    quiet_libraries()
+    ready()
+    from llmad.chat import chat as opened
+
     found = opened(Path(folder), backbone, quantize, device_map, seed)
 
     def ask(question: str, **more: object) -> str:

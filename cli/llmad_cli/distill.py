@@ -59,9 +59,9 @@ def distill(
 
     def hired() -> Teacher:
         if "://" not in teacher:
-            from llmad_cli.progress import quiet_libraries
+            from llmad_cli.libraries import ready
 
-            quiet_libraries()
+            ready()
         return hire(teacher, model, batch_size, temperature, seed, timeout, quantize, device_map)
 
     with DistillingView() as view:

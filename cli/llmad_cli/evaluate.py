@@ -66,10 +66,12 @@ def evaluate(
     given = {key: value for key, value in options.items() if value is not None}
     exam = read({**given, **read_pairs(settings or [], given)[1]})
 
-    from llmad.scoring import evaluate_adapters
-    from llmad_cli.progress import ScoringView, quiet_libraries
+    from llmad_cli.libraries import ready
 
-    quiet_libraries()
+    ready()
+    from llmad.scoring import evaluate_adapters
+    from llmad_cli.progress import ScoringView
+
     with ScoringView() as view:
         found = evaluate_adapters([Path(folder) for folder in folders], exam, view.observe)
     if as_json:

@@ -30,6 +30,9 @@ def inspect(
 
     find(backbone)
     spec = parse_spec(adapter) if adapter else None
+    from llmad_cli.libraries import ready
+
+    ready()
     from llmad.explain import kinds
     from llmad.match import layout
     from llmad.plan import plan

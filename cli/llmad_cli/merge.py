@@ -39,10 +39,11 @@ def merge(
     except ValueError:
         raise UsageError("bad-weights", f"--weights {weights!r} are no numbers", "write 0.7,0.3") from None
 
-    from llmad.merged import merge_adapters
-    from llmad_cli.progress import quiet_libraries
+    from llmad_cli.libraries import ready
 
-    quiet_libraries()
+    ready()
+    from llmad.merged import merge_adapters
+
     adapters = [Path(folder) for folder in folders]
     found = merge_adapters(adapters, Path(output), backbone, shares, quantize, dequantize, any_prompt)
     if as_json:

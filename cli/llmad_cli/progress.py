@@ -16,13 +16,6 @@ from llmad_cli.console import err, inert, out, print_rows, warn
 from llmad_cli.evaluate import SCORE_COLUMNS, score_row
 
 
-def quiet_libraries() -> None:
-    """Switch off the bars that transformers draws for itself."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 class ScoringView(Bars):
     """A bar a task with the running accuracy; it goes to the error stream, so that JSON stays clean."""
 

@@ -42,10 +42,12 @@ def train(
     loaded = _load(recipe, given, settings or [], folder)
     _check_output(loaded, folder)
 
-    from llmad.run import train_adapter
-    from llmad_cli.progress import TrainingView, quiet_libraries
+    from llmad_cli.libraries import ready
 
-    quiet_libraries()
+    ready()
+    from llmad.run import train_adapter
+    from llmad_cli.progress import TrainingView
+
     with TrainingView() as view:
         train_adapter(loaded, view.observe, folder, dry_run)
 

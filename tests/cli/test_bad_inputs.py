@@ -63,7 +63,7 @@ def test_paths_that_lead_to_no_rows(refused, folder, rows, place, name):
     ("r.yaml", "\ufeffseed: 1"), ("r.toml", ""), ("r.yaml", "learning_rate: null"),
 ])  # fmt: skip
 def test_recipes_that_are_read(llmad, folder, rows, name, content):
-    done = llmad(*train(folder, rows(name, content)))
+    done = llmad(*train(folder, rows(name, content), "--data", rows()))
     assert done.code == 0, done.err
 
 

@@ -12,8 +12,6 @@ import pytest
 
 from llmad_cli import chat as command
 
-PROGRAM = "from llmad_cli.app import main; main()"
-
 
 @pytest.fixture
 def run(trained, place):
@@ -155,9 +153,9 @@ def test_what_is_too_long_is_told_and_forgotten(typed, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
-def test_a_terminal_has_a_prompt_and_is_left_by_its_end(run):
+def test_a_terminal_has_a_prompt_and_is_left_by_its_end(run, warm):
     master, terminal = os.openpty()
-    words = [sys.executable, "-c", PROGRAM, "chat", run, "--max-new-tokens", "5"]
+    words = [warm / "llmad", "chat", run, "--max-new-tokens", "5"]
     with subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE) as process:
         os.close(terminal)
         try:

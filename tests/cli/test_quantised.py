@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llmad import pretrained
+from llmad.registry import registry
 
 NF4 = "nf4[double_quant=true,compute_dtype=bfloat16]"
 SHORT = ("--set", "max_steps=3", "--set", "per_device_train_batch_size=2")
@@ -15,10 +16,13 @@ SHORT = ("--set", "max_steps=3", "--set", "per_device_train_batch_size=2")
 
 @pytest.fixture
 def run(llmad, folder, place):
-    """Train for a moment on a quantised base: `run("nf4", "lora")`."""
+    """Train for a moment, on a few rows and a quantised base: `run("nf4", "lora")`."""
+    rows = place / "rows.json"
+    rows.write_text(json.dumps(registry().task("arithmetic").rows("train", 6, 0)))
 
     def run(quantizer, adapter="lora", output="run"):
         words = ("--backbone", folder, "--quantize", quantizer, "--adapter", adapter, "--output", output, *SHORT)
+        words += ("--task", "arithmetic", "--data", rows)
         done = llmad("train", *words, "--set", "do_eval=false", "--set", "learning_rate=1e-2")
         assert done.code == 0, done.err
         assert done.err.count("\n") == 3, done.err  # a line a step and no other word

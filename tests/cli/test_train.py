@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from llmad import pretrained
+from llmad import pretrained, recipe
+from llmad.run import train_adapter
 from llmad.stopping import SIGNALS
 
 ROW = {"instruction": "1 + 1?", "input": "", "output": "2. The answer is 2.", "answer": "2"}
@@ -284,51 +285,75 @@ def test_the_built_in_recipes_are_listed_and_can_be_used(llmad, place):
     assert all(f"{name}: " in llmad("recipes").out for name in names)
 
 
+LONG = {"max_steps": 100, "save_steps": 10, "seed": 3}
+WEIGHTS = "adapter/adapter_model.safetensors"
+
+
 @pytest.fixture
 def long_run(place, rows, folder):
-    """Start a run of two hundred steps in a process of its own, and wait for its first checkpoint."""
-    settings = [f"--set={pair}" for pair in ("max_steps=200", "save_steps=20", "seed=3")]
-    words = ["train", "-b", folder, "-d", str(rows), "-a", "lora[dropout=0.2]", "-o", "out", *settings]
-    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
-    process = subprocess.Popen(
-        command,
-        cwd=place,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],  # none is ignored
-    )
-    while not (place / "out" / "checkpoints" / "step-00000020").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    yield words, process
-    process.kill()
-    process.communicate()
+    """Start a run of a hundred steps with a command, and wait for its first checkpoint: `words, process`."""
+    started = []
+
+    def long_run(*command):
+        words = ["train", "-b", folder, "-d", str(rows), "-a", "lora[dropout=0.2]", "-o", "out"]
+        words += [f"--set={key}={value}" for key, value in LONG.items()]
+        process = subprocess.Popen(
+            [*command, *words],
+            cwd=place,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],  # none is ignored
+        )
+        started.append(process)
+        while not (place / "out" / "checkpoints" / "step-00000010").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        return words, process
+
+    yield long_run
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def test_a_run_that_goes_on_is_not_gone_on_with_twice(long_run, refused, place):
-    words, process = long_run
+PROGRAM = (sys.executable, "-c", "from llmad_cli.app import main; main()")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, folder):
+    """The weights to which that run comes where nothing disturbs it."""
+    path = tmp_path_factory.mktemp("straight")
+    (path / "rows.json").write_text(json.dumps([ROW] * 4))
+    layer = {
+        "backbone": folder,
+        "task": "math",
+        "data": str(path / "rows.json"),
+        "adapter": "lora[dropout=0.2]",
+        **LONG,
+    }
+    train_adapter(recipe.load([("test", {**layer, "output_dir": str(path / "out")})]), lambda _: None)
+    return (path / "out" / WEIGHTS).read_bytes()
+
+
+def test_a_run_that_goes_on_is_not_gone_on_with_twice(long_run, refused, llmad, place, straight):
+    """And one that is killed goes on to the same adapter."""
+    words, process = long_run(*PROGRAM)
     process.send_signal(signal.SIGSTOP)
     said = refused(6, *words, "--resume", "auto")
     assert f"error: out is in use by process {process.pid} on " in said
-    process.send_signal(signal.SIGCONT)
-
-
-def test_a_run_that_is_killed_goes_on_to_the_same_adapter(llmad, long_run, place):
-    words, process = long_run
     process.kill()
     process.wait()
     assert json.loads((place / "out" / "status.json").read_text()) == {"status": "running"}
     assert llmad(*words, "--resume", "auto").code == 0
-    words[words.index("out")] = "straight"
-    assert llmad(*words).code == 0
-    weights = "adapter/adapter_model.safetensors"
-    assert (place / "out" / weights).read_bytes() == (place / "straight" / weights).read_bytes()
+    assert (place / "out" / WEIGHTS).read_bytes() == straight
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_to_the_same_adapter(llmad, long_run, place, number):
-    words, process = long_run
+def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_to_the_same_adapter(
+    llmad, warm, long_run, place, straight, number
+):
+    words, process = long_run(warm / "llmad")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -340,14 +365,11 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_to_the_same_adapt
     saved = max(int(path.name.removeprefix("step-")) for path in (place / "out" / "checkpoints").glob("step-*"))
     assert last <= saved < last + 10  # metrics have every tenth step
     assert llmad(*words, "--resume", "auto").code == 0
-    words[words.index("out")] = "straight"
-    assert llmad(*words).code == 0
-    weights = "adapter/adapter_model.safetensors"
-    assert (place / "out" / weights).read_bytes() == (place / "straight" / weights).read_bytes()
+    assert (place / "out" / WEIGHTS).read_bytes() == straight
 
 
-def test_a_second_signal_ends_a_run_at_once(long_run):
-    _, process = long_run
+def test_a_second_signal_ends_a_run_at_once(long_run, warm):
+    _, process = long_run(warm / "llmad")
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.001)

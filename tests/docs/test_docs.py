@@ -28,9 +28,9 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/evaluation.md", "docs/data.md", "docs/distill.md"])
-def test_commands_run(page: str, tmp_path: Path) -> None:
+def test_commands_run(page: str, tmp_path: Path, warm: Path) -> None:
     script = "set -e\n" + "\n".join(blocks(page, "bash"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(warm), str(Path(sys.executable).parent), os.environ["PATH"]])
     run = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
     )

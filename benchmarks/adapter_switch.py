@@ -1,7 +1,7 @@
 """Time to attach, load, switch and detach LoRA at 160 linear maps: llmad beside PEFT.
 
-    python benchmarks/attach_time.py
-    python benchmarks/attach_time.py --pairs 31
+    python benchmarks/adapter_switch.py
+    python benchmarks/adapter_switch.py --pairs 31
 
 One process, one thread, a LLaMA of 32 narrow layers with random weights, so that it is bookkeeping that is timed and
 not arithmetic. The arms take turns, the first of each pair too; a pair's ratio is llmad's time over PEFT's, and the

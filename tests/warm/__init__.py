@@ -1,0 +1,1 @@
+"""`llmad` in milliseconds: a process that has imported everything, and is forked for every command."""
