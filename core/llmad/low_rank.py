@@ -1,0 +1,107 @@
+"""A low-rank update of a linear map, with the fewest passes over its activations that torch allows.
+
+    out = base(x) + scale * B A (x * keep) / (1 - share)        A (r, in_features), B (out_features, r)
+
+Where the base is torch's own frozen linear map, one function computes both halves, so that the update is added to the
+base's output, and its gradient to the base's gradient, where they lie. It keeps x and r numbers a token; the mask is
+drawn again from its seed. Of an x that is a product whose factors are kept anyway, nothing is kept. Any other base
+is called as it is.
+"""
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
+
+from llmad.dropped import Drop, draw
+from llmad.layers import Linear, columns, eager
+
+Base = Callable[[Tensor], Tensor]
+
+
+def low_rank(base: Base, x: Tensor, down: Linear, up: Linear, scale: float, share: float) -> Tensor:
+    """`base(x) + scale * up(down(dropout(x, share)))`, (..., in_features) to (..., out_features).
+
+    Args:
+        base: the place.
+        x: its input.
+        down: to r dimensions, without a bias.
+        up: from there, without a bias.
+        scale: of the update.
+        share: of the update's input that is dropped.
+    """
+    linear = _frozen_linear(base, x)
+    if linear is None or not eager(x):
+        return up.onto(base(x), down.of_dropped(x, share), scale)
+    drop = draw(share) if share else None
+    out: Tensor = _Update.apply(x, _factors(x), linear, down.weight, up.weight, scale, drop)
+    return out
+
+
+def _frozen_linear(base: Base, x: Tensor) -> nn.Linear | None:
+    """The module whose own forward the base is, if it is torch's linear map, plain and frozen."""
+    if not (isinstance(base, MethodType) and base.__func__ is nn.Linear.forward):
+        return None
+    linear: nn.Linear = base.__self__  # type: ignore[assignment]
+    plain = all(type(own) is nn.Parameter and not own.requires_grad for own in linear.parameters(recurse=False))
+    return linear if plain and linear.weight.dtype == x.dtype else None
+
+
+def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Two tensors that autograd keeps anyway and whose product is `x`, such as act(gate) and up in an MLP."""
+    node: Any = x.grad_fn
+    if node is None or node.name() != "MulBackward0":
+        return None
+    kept = [getattr(getattr(node, name, None), "data", None) for name in ("_raw_saved_self", "_raw_saved_other")]
+    # What a hook packed, as checkpointing does, is not what was multiplied.
+    if any(type(one) is not Tensor or one.shape != x.shape or one.dtype != x.dtype for one in kept):
+        return None
+    return kept[0], kept[1]
+
+
+class _Update(torch.autograd.Function):
+    """The frozen map and its update in one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        factors: tuple[Tensor, Tensor] | None,
+        linear: nn.Linear,
+        down: Tensor,
+        up: Tensor,
+        scale: float,
+        drop: Drop | None,
+    ) -> Tensor:
+        middle = columns(F.linear(drop(x) if drop else x, down.to(x.dtype)))
+        out = F.linear(x, linear.weight, linear.bias)
+        out.view(-1, len(up)).addmm_(middle, up.to(x.dtype).T.contiguous(), alpha=scale)
+        ctx.save_for_backward(linear.weight, down, up, middle, *(factors or (x,)))
+        ctx.scale, ctx.drop = scale, drop
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        weight, down, up, middle, *kept = ctx.saved_tensors
+        x = kept[0] * kept[1] if len(kept) == 2 else kept[0]
+        drop, wide = ctx.drop, gradient.reshape(-1, len(up))
+        narrow = (up.to(x.dtype).T.contiguous() @ wide.T).mul_(ctx.scale)  # (r, all)
+        to_up = (middle.T @ wide).T.to(up.dtype).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
+        to_down = None
+        if ctx.needs_input_grad[3]:
+            to_down = (narrow @ (drop(x) if drop else x).reshape(-1, x.shape[-1])).to(down.dtype)
+        to_x = _to_input(wide, weight, narrow, down.to(x.dtype), drop, x) if ctx.needs_input_grad[0] else None
+        return to_x, None, None, to_down, to_up, None, None
+
+
+def _to_input(wide: Tensor, weight: Tensor, narrow: Tensor, down: Tensor, drop: Drop | None, x: Tensor) -> Tensor:
+    """The gradient of x: that of the map, and that of the update added to it."""
+    to_x = wide @ weight
+    if drop is None:
+        return to_x.addmm_(narrow.T, down).view(x.shape)
+    return to_x.view(x.shape).add_(drop((narrow.T @ down).view(x.shape)))
