@@ -46,7 +46,7 @@ class Linear(nn.Linear):
         if isinstance(scale, Tensor):
             weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0
         wide = base.reshape(-1, self.out_features)
-        out = torch.addmm(wide, columns(input), weight.T.contiguous(), alpha=scale).view(base.shape)
+        out = torch.addmm(wide, columns(input), rows(weight.T), alpha=scale).view(base.shape)
         return out if bias is None else out.add_(bias, alpha=scale)
 
     def _as(self, input: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -56,7 +56,12 @@ class Linear(nn.Linear):
 
 def columns(input: Tensor) -> Tensor:
     """(..., r) as (all, r), column by column in memory."""
-    return input.reshape(-1, input.shape[-1]).T.contiguous().T
+    return rows(input.reshape(-1, input.shape[-1]).T).T
+
+
+def rows(matrix: Tensor) -> Tensor:
+    """The matrix, row by row in memory."""
+    return matrix.contiguous()
 
 
 def eager(input: Tensor) -> bool:

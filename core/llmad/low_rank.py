@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad.dropped import Drop, draw
-from llmad.layers import Linear, columns, eager
+from llmad.layers import Linear, columns, eager, rows
 
 Base = Callable[[Tensor], Tensor]
 
@@ -34,8 +34,8 @@ def low_rank(base: Base, x: Tensor, down: Linear, up: Linear, scale: float, shar
         scale: of the update.
         share: of the update's input that is dropped.
     """
-    linear = _frozen_linear(base, x)
-    if linear is None or not eager(x):
+    linear = _frozen_linear(base, x) if eager(x) else None
+    if linear is None:
         return up.onto(base(x), down.of_dropped(x, share), scale)
     drop = draw(share) if share else None
     out: Tensor = _Update.apply(x, _factors(x), linear, down.weight, up.weight, scale, drop)
@@ -56,11 +56,15 @@ def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
     node: Any = x.grad_fn
     if node is None or node.name() != "MulBackward0":
         return None
-    kept = [getattr(getattr(node, name, None), "data", None) for name in ("_raw_saved_self", "_raw_saved_other")]
-    # What a hook packed, as checkpointing does, is not what was multiplied.
-    if any(type(one) is not Tensor or one.shape != x.shape or one.dtype != x.dtype for one in kept):
-        return None
-    return kept[0], kept[1]
+    one, other = (_kept(node, place, name, x) for place, name in enumerate(("_raw_saved_self", "_raw_saved_other")))
+    return None if one is None or other is None else (one, other)
+
+
+def _kept(node: Any, place: int, name: str, x: Tensor) -> Tensor | None:
+    """A factor of the product `x` as autograd keeps it; None for what a hook put in its place, as checkpointing does."""
+    factor = getattr(getattr(node, name, None), "data", None)
+    same = type(factor) is Tensor and (factor.shape, factor.dtype) == (x.shape, x.dtype)
+    return factor if same and factor.grad_fn is node.next_functions[place][0] else None
 
 
 class _Update(torch.autograd.Function):
@@ -77,9 +81,9 @@ class _Update(torch.autograd.Function):
         scale: float,
         drop: Drop | None,
     ) -> Tensor:
-        middle = columns(F.linear(drop(x) if drop else x, down.to(x.dtype)))
+        middle = F.linear(drop(x) if drop else x, down.to(x.dtype)).flatten(0, -2)
         out = F.linear(x, linear.weight, linear.bias)
-        out.view(-1, len(up)).addmm_(middle, up.to(x.dtype).T.contiguous(), alpha=scale)
+        out.view(-1, len(up)).addmm_(columns(middle), rows(up.to(x.dtype).T), alpha=scale)
         ctx.save_for_backward(linear.weight, down, up, middle, *(factors or (x,)))
         ctx.scale, ctx.drop = scale, drop
         return out
@@ -89,19 +93,28 @@ class _Update(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         weight, down, up, middle, *kept = ctx.saved_tensors
         x = kept[0] * kept[1] if len(kept) == 2 else kept[0]
-        drop, wide = ctx.drop, gradient.reshape(-1, len(up))
-        narrow = (up.to(x.dtype).T.contiguous() @ wide.T).mul_(ctx.scale)  # (r, all)
-        to_up = (middle.T @ wide).T.to(up.dtype).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
-        to_down = None
-        if ctx.needs_input_grad[3]:
-            to_down = (narrow @ (drop(x) if drop else x).reshape(-1, x.shape[-1])).to(down.dtype)
-        to_x = _to_input(wide, weight, narrow, down.to(x.dtype), drop, x) if ctx.needs_input_grad[0] else None
+        wide, wants = gradient.reshape(-1, len(up)), ctx.needs_input_grad
+        narrow = (rows(up.to(x.dtype).T) @ wide.T).mul_(ctx.scale).T  # (all, r)
+        to_x = to_down = to_up = None
+        if wants[0]:
+            to_x = _to_input(wide, weight, narrow, down.to(x.dtype), ctx.drop, x)
+        if wants[3]:
+            dropped = ctx.drop(x) if ctx.drop else x
+            to_down = (rows(narrow).T @ dropped.reshape(-1, x.shape[-1])).to(down.dtype)
+        if wants[4]:
+            to_up = (middle.T @ wide).T.to(up.dtype).mul_(ctx.scale)
         return to_x, None, None, to_down, to_up, None, None
 
 
 def _to_input(wide: Tensor, weight: Tensor, narrow: Tensor, down: Tensor, drop: Drop | None, x: Tensor) -> Tensor:
     """The gradient of x: that of the map, and that of the update added to it."""
-    to_x = wide @ weight
+    to_x = _product(wide, weight)
     if drop is None:
-        return to_x.addmm_(narrow.T, down).view(x.shape)
-    return to_x.view(x.shape).add_(drop((narrow.T @ down).view(x.shape)))
+        return to_x.addmm_(narrow, down).view(x.shape)
+    return to_x.view(x.shape).add_(drop((narrow @ down).view(x.shape)))
+
+
+def _product(wide: Tensor, weight: Tensor) -> Tensor:
+    """`wide @ weight`; CPUs without instructions for half precision are ten times faster with the weight turned."""
+    slow = wide.device.type == "cpu" and wide.dtype in (torch.bfloat16, torch.float16)
+    return F.linear(wide, rows(weight.T)) if slow else wide @ weight
