@@ -6,6 +6,7 @@ The seed comes from torch's global generator on the CPU. Masks are drawn 16 bits
 1 in 130,000; they depend on the seed and the shape alone, not on the number of threads.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ def draw(share: float) -> Drop:
 
 def linear_of_dropped(x: Tensor, weight: Tensor, share: float) -> Tensor:
     """The product with `weight` (out_features, in_features) of `x` (..., in_features), of which a share is dropped."""
-    out: Tensor = _Product.apply(x, weight, draw(share))
+    out: Tensor = _apply(x, weight, draw(share))
     return out
 
 
@@ -64,3 +65,6 @@ class _Product(torch.autograd.Function):
         to_x = ctx.drop((narrow @ weight).view(x.shape)) if ctx.needs_input_grad[0] else None
         to_weight = narrow.T @ ctx.drop(x).reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
         return to_x, to_weight, None
+
+
+_apply: Callable[..., Any] = _Product.apply

@@ -1,4 +1,4 @@
-"""Layers that keep their weights in one dtype and compute in another, with the products that a narrow map is quick with.
+"""Layers that keep their weights in one dtype and compute in another, by the products that are quick for narrow maps.
 
     down    (..., wide) to (..., r)        up    (..., r) to (..., wide)        r is small beside both
 
@@ -19,15 +19,13 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features), in the dtype of the input."""
-        weight, bias = self._as(input)
-        return F.linear(input, weight, bias)
+        return F.linear(input, *self._as(input))
 
     def of_dropped(self, input: Tensor, share: float) -> Tensor:
         """The map of an input of which a share is dropped; neither what is left of it nor a mask is kept."""
-        if not share:
-            return self(input)
-        if not eager(input):
-            return self(F.dropout(input, share))
+        if not share or not eager(input):
+            plain: Tensor = self(F.dropout(input, share))
+            return plain
         weight, bias = self._as(input)
         out = linear_of_dropped(input, weight, share)
         return out if bias is None else out + bias
@@ -41,7 +39,8 @@ class Linear(nn.Linear):
             scale: a number, or one that is trained.
         """
         if base.dtype != input.dtype or base.shape[:-1] != input.shape[:-1] or not eager(input):
-            return base + scale * self(input)
+            plain: Tensor = self(input)
+            return base + scale * plain
         weight, bias = self._as(input)
         if isinstance(scale, Tensor):
             weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0

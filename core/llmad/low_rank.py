@@ -38,7 +38,7 @@ def low_rank(base: Base, x: Tensor, down: Linear, up: Linear, scale: float, shar
     if linear is None:
         return up.onto(base(x), down.of_dropped(x, share), scale)
     drop = draw(share) if share else None
-    out: Tensor = _Update.apply(x, _factors(x), linear, down.weight, up.weight, scale, drop)
+    out: Tensor = _apply(x, _factors(x), linear, down.weight, up.weight, scale, drop)
     return out
 
 
@@ -61,10 +61,11 @@ def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _kept(node: Any, place: int, name: str, x: Tensor) -> Tensor | None:
-    """A factor of the product `x` as autograd keeps it; None for what a hook put in its place, as checkpointing does."""
+    """A factor of the product `x` as autograd keeps it; None for what a hook put there, as checkpointing does."""
     factor = getattr(getattr(node, name, None), "data", None)
-    same = type(factor) is Tensor and (factor.shape, factor.dtype) == (x.shape, x.dtype)
-    return factor if same and factor.grad_fn is node.next_functions[place][0] else None
+    if type(factor) is not Tensor or (factor.shape, factor.dtype) != (x.shape, x.dtype):
+        return None
+    return factor if factor.grad_fn is node.next_functions[place][0] else None
 
 
 class _Update(torch.autograd.Function):
@@ -118,3 +119,6 @@ def _product(wide: Tensor, weight: Tensor) -> Tensor:
     """`wide @ weight`; CPUs without instructions for half precision are ten times faster with the weight turned."""
     slow = wide.device.type == "cpu" and wide.dtype in (torch.bfloat16, torch.float16)
     return F.linear(wide, rows(weight.T)) if slow else wide @ weight
+
+
+_apply: Callable[..., Any] = _Update.apply

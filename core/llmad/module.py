@@ -15,7 +15,6 @@ from llmad.errors import ModelError
 from llmad.site import Site
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from llmad.layers import Linear
