@@ -38,6 +38,8 @@ def low_rank(base: Base, x: Tensor, down: Linear, up: Linear, scale: float, shar
     if linear is None:
         return up.onto(base(x), down.of_dropped(x, share), scale)
     drop = draw(share) if share else None
+    if not torch.is_grad_enabled():
+        return _updated(x, linear, down.weight, up.weight, scale, drop)[0]
     out: Tensor = _apply(x, _factors(x), linear, down.weight, up.weight, scale, drop)
     return out
 
@@ -47,8 +49,9 @@ def _frozen_linear(base: Base, x: Tensor) -> nn.Linear | None:
     if not (isinstance(base, MethodType) and base.__func__ is nn.Linear.forward):
         return None
     linear: nn.Linear = base.__self__  # type: ignore[assignment]
-    plain = all(type(own) is nn.Parameter and not own.requires_grad for own in linear.parameters(recurse=False))
-    return linear if plain and linear.weight.dtype == x.dtype else None
+    own = [one for one in linear._parameters.values() if one is not None]  # a hook may hold others in their place
+    plain = all(type(one) is nn.Parameter and one.dtype == x.dtype and not one.requires_grad for one in own)
+    return linear if plain and len(own) == 1 + (linear.bias is not None) else None
 
 
 def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -68,6 +71,16 @@ def _kept(node: Any, place: int, name: str, x: Tensor) -> Tensor | None:
     return factor if factor.grad_fn is node.next_functions[place][0] else None
 
 
+def _updated(
+    x: Tensor, linear: nn.Linear, down: Tensor, up: Tensor, scale: float, drop: Drop | None
+) -> tuple[Tensor, Tensor]:
+    """The output (..., out_features), and the middle of the update, (all, r)."""
+    middle = F.linear(drop(x) if drop else x, down.to(x.dtype)).flatten(0, -2)
+    out = F.linear(x, linear.weight, linear.bias)
+    out.view(-1, len(up)).addmm_(columns(middle), rows(up.to(x.dtype).T), alpha=scale)
+    return out, middle
+
+
 class _Update(torch.autograd.Function):
     """The frozen map and its update in one."""
 
@@ -82,9 +95,7 @@ class _Update(torch.autograd.Function):
         scale: float,
         drop: Drop | None,
     ) -> Tensor:
-        middle = F.linear(drop(x) if drop else x, down.to(x.dtype)).flatten(0, -2)
-        out = F.linear(x, linear.weight, linear.bias)
-        out.view(-1, len(up)).addmm_(columns(middle), rows(up.to(x.dtype).T), alpha=scale)
+        out, middle = _updated(x, linear, down, up, scale, drop)
         ctx.save_for_backward(linear.weight, down, up, middle, *(factors or (x,)))
         ctx.scale, ctx.drop = scale, drop
         return out
