@@ -3,7 +3,6 @@
 All three start from the same weights and see the same batch; the two adapters have the same values too.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +131,3 @@ def check_equal(theirs: Arm, ours: Arm, ids: Tensor, dtype: torch.dtype) -> None
     assert len(norms[0]) == len(norms[1]) == len(theirs.trained) == len(ours.trained)
     assert all(bool((norm > 0).all()) for norm in norms), "a gradient is zero"
     torch.testing.assert_close(norms[0].sort().values, norms[1].sort().values, rtol=near, atol=1e-6)
-
-
-Measure = Callable[[Arm], Any]
