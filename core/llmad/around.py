@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmad.composition import Stage
 from llmad.dice import Dice
@@ -126,7 +126,14 @@ class _After:
     place: type
     residual: str | None
 
+    @property
+    def plain(self) -> bool:
+        """Whether all rows of one input go in and of one output come out, with nothing to be put back."""
+        return self.rows is None and self.stage.rows is None and issubclass(self.place, nn.Linear)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.plain and len(args) == 1 and not kwargs:
+            return self.adapter(self.call, args[0])
         x, args, kwargs = _take_hidden(self.place, args, kwargs)
         own = part(self.stage, x)
         mine, added = _take(x, own), None

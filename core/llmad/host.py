@@ -54,15 +54,20 @@ def _nested(every: list[Acting], call: Call) -> Call:
 
 def acting_here(module: nn.Module) -> Iterator[Acting]:
     """What acts at a host, innermost first."""
-    adapters, places = cast(nn.ModuleDict, module.adapters), getattr(module, _SLOTS)
+    adapters, places = _held(module._modules["adapters"]), getattr(module, _SLOTS)
     for stage in getattr(module, _ACTIVE):
-        here = {name: cast(nn.ModuleDict, adapters[name]) for name in stage.names if name in adapters}
+        here = {name: _held(adapters[name]) for name in stage.names if name in adapters}
         for slot in dict.fromkeys(slot for own in here.values() for slot in own):
             names = [name for name, own in here.items() if slot in own]
             modules = [cast(AdapterModule, here[name][slot]) for name in names]
             for one in modules:
                 placement.settle(one)  # offloaded with the base after it was attached
             yield Acting(modules, places[names[0], slot], stage)
+
+
+def _held(modules: nn.Module | None) -> dict[str, nn.Module | None]:
+    """The modules of a ModuleDict; asking it itself takes several times as long, at every call of every place."""
+    return cast(nn.Module, modules)._modules
 
 
 def mount(module: nn.Module, name: str, site: Site, adapter: AdapterModule, active: list[Stage]) -> None:

@@ -15,8 +15,9 @@ from llmad.errors import ModelError
 from llmad.site import Site
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
+
+    from llmad.layers import Linear
 
     _Module = nn.Module
 else:
@@ -116,11 +117,25 @@ class AdapterModule(_Module):
             ...
 
     @staticmethod
-    def linear(in_features: int, out_features: int, bias: bool = True) -> "torch.nn.Linear":
+    def linear(in_features: int, out_features: int, bias: bool = True) -> "Linear":
         """A linear map that computes in the dtype of its input, whatever dtype its weight is kept in."""
         from llmad.layers import Linear
 
         return Linear(in_features, out_features, bias=bias)
+
+    @staticmethod
+    def low_rank(
+        base: "Callable[[Tensor], Tensor]",
+        x: "Tensor",
+        down: "Linear",
+        up: "Linear",
+        scale: float = 1.0,
+        dropout: float = 0.0,
+    ) -> "Tensor":
+        """`base(x) + scale * up(down(F.dropout(x, dropout)))` of two maps of `linear`, in less time and memory."""
+        from llmad.low_rank import low_rank
+
+        return low_rank(base, x, down, up, scale, dropout)
 
     @staticmethod
     def activation(name: str) -> "Callable[[Tensor], Tensor]":

@@ -5,6 +5,7 @@ import json
 import peft
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import llmad
 from llmad import ModelError
@@ -183,3 +184,45 @@ def test_a_config_that_cannot_be_right_is_refused(tiny, tmp_path, snapshot, chan
         llmad.load(model, folder)
     assert caught.value.code == code
     assert snapshot(model) == before
+
+
+def test_nothing_below_the_lowest_adapter_is_gone_back_through(llama, ids):
+    llmad.attach(llama, "lora[sites=attn.q+mlp.down,layers=-2:]")
+    back = []
+
+    def watch(number, out):
+        if out.requires_grad:
+            out.register_hook(lambda _: back.append(number))
+
+    for number, block in enumerate(llama.model.layers):
+        block.register_forward_hook(lambda *call, number=number: watch(number, call[2]))
+    embedded = []
+    llama.model.embed_tokens.register_forward_hook(lambda *call: embedded.append(call[2].requires_grad))
+    llama(ids, labels=ids).loss.backward()
+    assert embedded == [False]
+    assert back == [2, 1]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_step_compiles_as_one_graph(llama, dropout, perturb):
+    llmad.attach(llama, f"lora[sites=mlp.up+mlp.down,dropout={dropout},layers=0]")
+    perturb(llama)
+    mlp, x = llama.model.layers[0].mlp.eval(), torch.randn(2, 5, 32)
+    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), mlp(x), atol=1e-5, rtol=1e-5)
+    mlp.train()
+    compiled(x).square().sum().backward()
+    assert all(parameter.grad.count_nonzero() for _, parameter in llmad.parameters(llama))
+
+
+def test_a_part_that_is_computed_a_second_time_has_the_same_gradients(llama, perturb):
+    llmad.attach(llama, "lora[sites=mlp.up+mlp.down,dropout=0.2,layers=0]")
+    perturb(llama)
+    mlp, found = llama.model.layers[0].mlp.train(), []
+    for call in (mlp, lambda x: checkpoint(mlp, x, use_reentrant=False)):
+        llama.zero_grad()
+        torch.manual_seed(4)
+        x = torch.randn(2, 5, 32, requires_grad=True)
+        call(x).square().sum().backward()
+        found.append([x.grad, *(parameter.grad for _, parameter in llmad.parameters(llama))])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

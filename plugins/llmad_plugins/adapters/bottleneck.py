@@ -63,5 +63,14 @@ class Bottleneck(AdapterModule):
 
     def through(self, x: "Tensor") -> "Tensor":
         """The bottleneck alone, without the place it sits at."""
-        update: Tensor = self.up(self.dropout(self.middle(self.down(x))))
+        update: Tensor = self.up(self.inside(x))
         return update * self.scaling
+
+    def added(self, h: "Tensor", x: "Tensor") -> "Tensor":
+        """`h + self.through(x)`, in fewer steps."""
+        return self.up.onto(h, self.inside(x), self.scaling)
+
+    def inside(self, x: "Tensor") -> "Tensor":
+        """The middle, (batch, length, bottleneck)."""
+        middle: Tensor = self.dropout(self.middle(self.down(x)))
+        return middle

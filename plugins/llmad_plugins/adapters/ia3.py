@@ -84,8 +84,10 @@ class Factors(AdapterModule):
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output, or its input where it sits before, each feature by its factor."""
+        import torch
+
         h = base(x)
-        return h + h * (self.factors - 1).to(h.dtype)  # near one, half precision has few digits
+        return torch.addcmul(h, h, (self.factors - 1).to(h.dtype))  # near one, half precision has few digits
 
     def fold(self, weight: "Tensor", bias: "Tensor | None") -> "tuple[Tensor, Tensor | None]":
         """The factors on the weight's columns, or on its rows and the bias."""

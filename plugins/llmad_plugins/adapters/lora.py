@@ -33,8 +33,7 @@ class LoRALayer(LowRank):
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output plus the update."""
-        update: Tensor = self.up(self.down(self.dropped(x)))
-        return base(x) + self.scale * update
+        return self.low_rank(base, x, self.down, self.up, self.scale, self.dropout * self.training)
 
 
 @hookimpl

@@ -34,7 +34,7 @@ class ParallelLayer(Bottleneck):
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output, and what the bottleneck makes of its input."""
-        return base(x) + self.through(x)
+        return self.added(base(x), x)
 
 
 @hookimpl

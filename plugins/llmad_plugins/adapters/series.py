@@ -35,7 +35,7 @@ class SeriesLayer(Bottleneck):
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output, and what the bottleneck makes of it."""
         h = base(x)
-        return h + self.through(h)
+        return self.added(h, h)
 
 
 @hookimpl
