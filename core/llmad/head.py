@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from llmad import placement
 from llmad.host import Host, acting_here
 
-_SIZES = (2.0**-14, 2.0**2, 2.0**6, 2.0**10, 2.0**40)  # a tanh leaves the first as it is, and the last at its limit
+_SIZES = (2.0**-24, 2.0**2, 2.0**6, 2.0**10, 2.0**40)  # a tanh leaves the first as it is, and the last at its limit
 _CLOSE = 1e-5  # relative; float32 has 6e-8
 _ABSENT = object()
 
