@@ -38,13 +38,16 @@ def around(call: Call, acting: Acting) -> Call:
     adapter, site = acting.adapters[0], acting.site
     if adapter.whole_call:
         return _Whole(call, adapter, acting.stage)
-    update: Call = adapter if len(acting.adapters) == 1 else _SideBySide(acting.adapters)
-    if acting.stage.dice is not None:
-        update = _Drawing(update, acting.stage.dice)
+    update = drawing(adapter if len(acting.adapters) == 1 else _SideBySide(acting.adapters), acting.stage)
     place = cast(type, type(adapter.host))
     if site.before:
         return _Before(call, update, site.rows, acting.stage, place)
     return _After(call, update, site.rows, acting.stage, place, site.residual)
+
+
+def drawing(update: Call, stage: Stage) -> Call:
+    """What acts, with random numbers from the stage's own dice if it has any."""
+    return update if stage.dice is None else _Drawing(update, stage.dice)
 
 
 @dataclass(slots=True)
@@ -104,9 +107,9 @@ class _Before:
     place: type
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        x, args, kwargs = _take_hidden(self.place, args, kwargs)
+        x, args, kwargs = take_hidden(self.place, args, kwargs)
         own = part(self.stage, x)
-        out = self.call(_put(x, self.adapter(_same, _take(x, own)), own), *args, **kwargs)
+        out = self.call(_put(x, self.adapter(same, _take(x, own)), own), *args, **kwargs)
         if not self.rows:
             return out
         return _put_rows(self.call(x, *args, **kwargs), _take_rows(out, self.rows), self.rows)
@@ -134,7 +137,7 @@ class _After:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.plain and len(args) == 1 and not kwargs:
             return self.adapter(self.call, args[0])
-        x, args, kwargs = _take_hidden(self.place, args, kwargs)
+        x, args, kwargs = take_hidden(self.place, args, kwargs)
         own = part(self.stage, x)
         mine, added = _take(x, own), None
         if self.residual:
@@ -176,7 +179,8 @@ def _put(x: Tensor, mine: Tensor, own: Part | None) -> Tensor:
     return mine if own is None else own.put(x, mine)
 
 
-def _same(x: Tensor) -> Tensor:
+def same(x: Tensor) -> Tensor:
+    """What an adapter in front of a place is given for its base."""
     return x
 
 
@@ -186,7 +190,7 @@ def _arguments(cls: Any) -> list[str]:
     return list(inspect.signature(cls.forward).parameters)[1:]
 
 
-def _take_hidden(
+def take_hidden(
     place: type, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
     """The hidden states, which are the first argument however they are passed, and the other arguments."""

@@ -19,6 +19,7 @@ from llmad.errors import ModelError
 from llmad.experts import Wraps, routed
 from llmad.module import AdapterModule
 from llmad.site import Site, Stack
+from llmad.turns import around_all, turns
 
 _SLOTS = "_llmad_sites"  # name and slot of each adapter here to its site
 _ACTIVE = "_llmad_active"  # the stages of active adapters, innermost first; one list for the whole model
@@ -33,9 +34,8 @@ class Host:
         every = list(acting_here(cast(nn.Module, self)))
         if experts := [acting for acting in every if acting.site.stack]:
             call = routed(cast(nn.Module, self), call, _by_expert(experts))
-        for acting in every:
-            if not acting.site.stack:
-                call = around(call, acting)
+        for group in turns(acting for acting in every if not acting.site.stack):
+            call = around_all(call, group)
         return call(*args, **kwargs)
 
 
