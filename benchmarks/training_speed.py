@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -56,7 +57,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8, help="its blocks")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the base")
     parser.add_argument("--dropout", type=float, default=0.0, help="of the adapter")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
     told = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(told.threads)
     examples = encoded(json.loads(told.data.read_text()), told.rows)
     print(f"{len(examples)} rows of {sum(len(one.ids) for one in examples):,} tokens, {told.dtype}")
     print("| batch | PEFT + Trainer, tokens/s | llmad, tokens/s | llmad / PEFT | quartiles |\n|---|---|---|---|---|")

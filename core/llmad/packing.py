@@ -3,7 +3,7 @@
 Padding costs what tokens cost; packed rows have none. The model is told the rows' positions, and its attention is made
 to keep them apart through transformers' attention interface, in one of two ways:
 
-    rows     the attention of each row by itself: SDPA row by row, or one `varlen_attn` on CUDA
+    rows     the attention of each row by itself: SDPA for rows of one length, or one `varlen_attn` on CUDA
     blocks   the model's own attention, with a mask that has a block for each row
 
 Which of them a model can do, if any, is tried out on a few tokens (`way`): what a row computes must be what it computes
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from inspect import signature
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, Literal, cast
 
 import torch
@@ -154,17 +154,20 @@ def _of_rows(
     if attention_mask is None and _varies(query, more):
         return _varlen(rows, query, key, value, more["scaling"]), None
     inner = _own_attention(module, rows)
+    runs = [(length, len(list(run))) for length, run in groupby(rows.lengths)]
     parts = []
-    for q, k, v in zip(_each(query, 0, rows), _each(key, before, rows), _each(value, before, rows), strict=True):
+    for q, k, v in zip(_each(query, 0, runs), _each(key, before, runs), _each(value, before, runs), strict=True):
         mask = None if attention_mask is None else attention_mask[..., : q.shape[2], : k.shape[2]]
-        parts.append(inner(module, q, k, v, mask, **more)[0])
-    return torch.cat(parts, dim=1), None
+        parts.append(inner(module, q, k, v, mask, **more)[0].flatten(0, 1))
+    return torch.cat(parts)[None], None
 
 
-def _each(states: Tensor, before: int, rows: Rows) -> list[Tensor]:
-    """The states of each row, (1, heads, before + length, size)."""
-    shared, *own = cast(Any, torch).split(states, [before, *rows.lengths], 2)
-    return [torch.cat((shared, part), 2) for part in own] if before else own
+def _each(states: Tensor, before: int, runs: list[tuple[int, int]]) -> list[Tensor]:
+    """The states of rows of one length that follow one another, (rows, heads, before + length, size)."""
+    sizes = [before, *(length * count for length, count in runs)]
+    shared, *own = cast(Any, torch).split(states[0], sizes, 1)
+    rows = [part.unflatten(1, (count, length)).transpose(0, 1) for part, (length, count) in zip(own, runs, strict=True)]
+    return [torch.cat((shared.expand(len(part), -1, -1, -1), part), 2) for part in rows] if before else rows
 
 
 def _own_attention(module: nn.Module, rows: Rows) -> Callable[..., Any]:
