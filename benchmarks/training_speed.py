@@ -1,7 +1,11 @@
 """How fast real rows are trained on: llmad as it comes, and PEFT with the Trainer as they come.
 
     python benchmarks/training_speed.py FOLDER/train.json
-    python benchmarks/training_speed.py FOLDER/train.json --batch 4 --rows 32 --dtype bfloat16
+    python benchmarks/training_speed.py FOLDER/train.json --batch 4 --rows 32 --threads 1
+    python benchmarks/training_speed.py FOLDER/train.json --hidden 4096 --layers 32 --dtype bfloat16 --r 32 --rows 3260
+
+The last is LLaMA-7B's shape and the paper's rows, for a CUDA card, where its memory and its share of the card's rate of
+matrix products are told too.
 
 A LLaMA with random weights, a tokenizer made from the rows, LoRA on q, k, v, up and down; both arms train the same
 weights on the same rows as often, with batches of the same number of rows, and their seconds include everything from
@@ -11,6 +15,7 @@ the ratio is the median of those of neighbouring runs.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 import warnings
@@ -39,6 +44,7 @@ from llmad.prompt import Prompt
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 TEMPLATE = (  # the paper's
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -56,6 +62,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=512, help="width of the model")
     parser.add_argument("--layers", type=int, default=8, help="its blocks")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the base")
+    parser.add_argument("--r", type=int, default=8, help="rank of the adapter")
     parser.add_argument("--dropout", type=float, default=0.0, help="of the adapter")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     told = parser.parse_args()
@@ -85,13 +92,7 @@ def compare(told: argparse.Namespace, examples: list[data.Example], size: int) -
     torch.manual_seed(0)
     ours, theirs = make(told), make(told)
     theirs.load_state_dict(ours.state_dict())
-    config = peft.LoraConfig(
-        r=8, lora_alpha=16, target_modules=TARGETS, lora_dropout=told.dropout, task_type="CAUSAL_LM"
-    )
-    wrapped = peft.get_peft_model(theirs, config)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
+    wrapped = adapted(theirs, told)
     with tempfile.TemporaryDirectory() as folder:
         wrapped.save_pretrained(folder)
         llmad.load(ours, folder, trainable=True)
@@ -104,12 +105,30 @@ def compare(told: argparse.Namespace, examples: list[data.Example], size: int) -
     speeds = [f"{tokens / median(seconds):,.0f}" for seconds in zip(*pairs, strict=True)]
     ratios = [first / second for first, second in pairs]
     low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    if DEVICE == "cuda":
+        flops = 4 * sum(own.numel() for own in ours.parameters()) * tokens / median(ours_s for _, ours_s in pairs)
+        print(f"llmad: {flops / matmul_rate(ours.dtype):.0%} of the rate of a large matrix product", file=sys.stderr)
+        print(f"both models and their training: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", file=sys.stderr)
     return f"| {size} | {' | '.join(speeds)} | {median(ratios):.2f} | {low:.2f} to {high:.2f} |"
 
 
-def adapted(model: Any, dropout: float) -> Any:
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Operations a second of a product of two matrices of 8,192."""
+    matrix = torch.randn(8192, 8192, device=DEVICE, dtype=dtype)
+    for _ in range(2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(20):
+            matrix @ matrix
+        torch.cuda.synchronize()
+    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
+
+
+def adapted(model: Any, told: argparse.Namespace) -> Any:
     """PEFT's model; its adapter does something, so that all gradients are there to be compared."""
-    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, lora_dropout=dropout, task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=told.r, lora_alpha=16, target_modules=TARGETS, lora_dropout=told.dropout, task_type="CAUSAL_LM"
+    )
     wrapped = peft.get_peft_model(model, config)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
@@ -119,21 +138,23 @@ def adapted(model: Any, dropout: float) -> Any:
 
 def make(told: argparse.Namespace) -> Any:
     """A LLaMA with random weights and LLaMA's vocabulary size."""
-    width = told.hidden
+    width, size = told.hidden, 128 if told.hidden >= 2048 else 64
     sizes = {"hidden_size": width, "intermediate_size": width * 43 // 16, "num_hidden_layers": told.layers}
-    config = LlamaConfig(**sizes, num_attention_heads=width // 64, vocab_size=32_000, pad_token_id=0)
-    return LlamaForCausalLM(config).to(getattr(torch, told.dtype))
+    config = LlamaConfig(**sizes, num_attention_heads=width // size, vocab_size=32_000, pad_token_id=0)
+    config.dtype = getattr(torch, told.dtype)
+    with torch.device(DEVICE):
+        return LlamaForCausalLM._from_config(config)
 
 
 def check(ours: Any, how: Batching, theirs: Any, examples: list[data.Example]) -> None:
     """The same rows give the same loss and gradients of the same length, dropout aside."""
     ours.eval(), theirs.eval()
-    batch = how.batch(examples)
+    batch = how.batch(examples).to(ours.device)
     with how.within(ours, batch):
         loss = answer_loss(ours, batch.inputs, batch.labels) / sum(row.learnt for row in examples)
         loss.backward()
     loss = loss.detach()
-    padded = data.padded(examples, 0)
+    padded = data.padded(examples, 0).to(ours.device)
     their_loss = theirs(**padded.inputs, labels=padded.labels).loss
     their_loss.backward()
     their_loss = their_loss.detach()
@@ -165,7 +186,7 @@ def by_trainer(model: Any, examples: list[data.Example], size: int, folder: str)
     ]
     arguments = TrainingArguments(
         folder, per_device_train_batch_size=size, num_train_epochs=1, learning_rate=1e-4, save_strategy="no",
-        report_to="none", disable_tqdm=True, bf16=False, use_cpu=True,
+        report_to="none", disable_tqdm=True, bf16=False, use_cpu=DEVICE == "cpu",
     )  # fmt: skip
     trainer = Trainer(model, arguments, DataCollatorForSeq2Seq(tokenizer), train_dataset=rows)
     for callback in (PrinterCallback, ProgressCallback):
