@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -87,8 +87,9 @@ def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int,
     texts = [question + prompt.answer(row) for question, row in zip(questions, rows, strict=True)]
     codes = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
     columns = (codes["input_ids"], codes["offset_mapping"], codes["special_tokens_mask"], questions)
+    ends = _ends(tokenizer)
     examples = [
-        _example(ids, offsets, special, 0 if whole else len(question), tokenizer)
+        _example(ids, offsets, special, 0 if whole else len(question), ends)
         for ids, offsets, special, question in zip(*columns, strict=True)
     ]
     fitting = [example for example in examples if len(example.ids) <= max_length]
@@ -138,7 +139,8 @@ def packed(examples: Sequence[Example], positions: bool = True) -> Batch:
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Questions as ids, as `encode` has them: an end that the tokenizer adds is left out."""
-    return [ids[slice(*_inside(ids, tokenizer))] for ids in tokenizer(list(texts))["input_ids"]]
+    ends = _ends(tokenizer)
+    return [ids[slice(*_inside(ids, ends))] for ids in tokenizer(list(texts))["input_ids"]]
 
 
 def pad_token(tokenizer: Any) -> int:
@@ -153,18 +155,27 @@ def _labels(example: Example) -> Iterator[int]:
         yield token if learnt else IGNORED
 
 
-def _inside(ids: Sequence[int], tokenizer: Any) -> tuple[int, int]:
+_Ends = tuple[int | None, int | None]
+
+
+def _ends(tokenizer: Any) -> _Ends:
+    """The tokens that a text begins and ends with; looked up once, which a tokenizer takes its time for."""
+    return tokenizer.bos_token_id, tokenizer.eos_token_id
+
+
+def _inside(ids: Sequence[int], ends: _Ends) -> tuple[int, int]:
     """From where to where ids are the text's: without a second beginning, which a chat template brings, and an end."""
-    doubled = tokenizer.bos_token_id is not None and list(ids[:2]) == [tokenizer.bos_token_id] * 2
-    ended = len(ids) > 0 and ids[-1] == tokenizer.eos_token_id
+    begin, end = ends
+    doubled = begin is not None and list(ids[:2]) == [begin] * 2
+    ended = len(ids) > 0 and ids[-1] == end
     return int(doubled), len(ids) - ended
 
 
-def _example(ids: list[int], offsets: list[tuple[int, int]], special: list[int], start: int, tokenizer: Any) -> Example:
+def _example(ids: list[int], offsets: list[tuple[int, int]], special: list[int], start: int, ends: _Ends) -> Example:
     """Learnt is what reaches past the question, and is not added by the tokenizer; the end is always learnt.
 
     The width of an offset says nothing: tokenizers that trim offsets give a token of spaces none.
     """
     learnt = [right > start and not added for (_, right), added in zip(offsets, special, strict=True)]
-    part = slice(*_inside(ids, tokenizer))
-    return Example((*ids[part], tokenizer.eos_token_id), (*learnt[part], True))
+    part = slice(*_inside(ids, ends))
+    return Example((*ids[part], cast(int, ends[1])), (*learnt[part], True))
