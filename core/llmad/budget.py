@@ -1,8 +1,8 @@
-"""Budget: what memory a run will take at its peak, part by part, beside what there is; and what to do where it is short.
+"""Budget: what memory a run will take at its peak, part by part; and what to do where there is less.
 
-The parts are counted, not guessed: weights and optimizer state by their shapes, the step by `usage` on the longest batch
-of the schedule. The lower bound is what must be there when a forward pass is over. The upper bound adds what cannot be
-counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
+The parts are counted, not guessed: weights and optimizer state by their shapes, the step by `usage` on the longest
+batch of the schedule. The lower bound is what must be there when a forward pass is over. The upper bound adds what
+cannot be counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
 """
 
 from bisect import bisect_left
@@ -109,7 +109,8 @@ def longest(how: Batching, schedule: Schedule, examples: Sequence[Example]) -> l
     a_step = schedule.recipe.per_device_train_batch_size * schedule.recipe.gradient_accumulation_steps
     steps = islice(schedule.walk(0), -(-_ROWS // a_step))
     return max(
-        ([examples[row] for row in batch] for _, batches in steps for batch in batches), key=lambda rows: _size(how, rows)
+        ([examples[row] for row in batch] for _, batches in steps for batch in batches),
+        key=lambda rows: _size(how, rows),
     )
 
 

@@ -65,14 +65,14 @@ def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage
     weights = sum(parameter.numel() for parameter in model.parameters())
     if weights * sum(len(example.ids) for example in examples) <= _SMALL:
         return measured(model, how, examples)
+    if owners(model) or placement.offloaded(model):  # their modules move and change weights on their own
+        return extrapolated(model, how, examples)
     try:
-        if not owners(model) and not placement.offloaded(model):  # their modules move and change weights on their own
-            return rehearsed(model, how, examples)
+        return rehearsed(model, how, examples)
     except LlmadError:
         raise
     except Exception:  # whatever a model or torch raises where values are missing
-        pass
-    return extrapolated(model, how, examples)
+        return extrapolated(model, how, examples)
 
 
 def measured(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage:
@@ -101,7 +101,7 @@ def extrapolated(model: nn.Module, how: Batching, examples: Sequence[Example]) -
     return Usage(kept, head, peak, "extrapolated")
 
 
-class Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Counts the bytes of the tensors that are made within the block, each storage once, until they are gone.
 
     Attributes:
@@ -110,7 +110,7 @@ class Counting(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.peak = 0, 0
         self._known = {_place(parameter) for parameter in model.parameters()}
         self._there: dict[int, Any] = {}
@@ -144,7 +144,7 @@ class Counting(TorchDispatchMode):
         self.now -= size
 
 
-class Valueless(Counting):
+class Valueless(Counting):  # type: ignore[no-untyped-call]
     """The same where weights, and what is computed of them, have no values."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -174,7 +174,8 @@ def _by_number(indices: Any) -> list[Any]:
 
 
 def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    place: int = tensor.untyped_storage()._cdata
+    return place
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
