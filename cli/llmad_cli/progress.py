@@ -79,7 +79,7 @@ class TrainingView(ScoringView):
         for reason in event.checks.warnings():
             warn(reason)
         if isinstance(event.memory, Budget) and not event.memory.fits:
-            warn(f"memory may be short: {_memory(event.memory)}; give {event.memory.cure}")
+            warn(f"memory may be short: {_memory(event.memory)}; {event.memory.cure}")
         out.print(_plan(event), soft_wrap=not out.is_terminal)
         if self.dry and isinstance(event.memory, Budget):
             out.print(_parts(event.memory))
