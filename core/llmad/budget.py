@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from llmad import memory, recompute
+from llmad import memory, placement, recompute
 from llmad.batching import Batching
 from llmad.data import Example
 from llmad.errors import LlmadError
@@ -23,6 +23,7 @@ from llmad.usage import Usage, Way, usage
 
 _ROWS = 200_000  # looked through for the longest batch
 _ROOM = 2**26  # bytes that kernels and libraries may take once
+_HEAP = 2**28  # the same on a CPU, where the C library keeps freed blocks of less than 32 MiB for itself, in pieces
 _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a step that allocators may add
 
 
@@ -93,7 +94,7 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
     state = trained * (3 if recipe.gradient_accumulation_steps > 1 else 2)
     peak = max(step.peak, trained)
     parts = _parts(base, trained, state, replace(step, peak=peak), recipe)
-    upper = base + trained + state + round(peak * (1 + _SLACK[step.way])) + _ROOM
+    upper = base + trained + state + round(peak * (1 + _SLACK[step.way])) + _room(model)
     free = memory.free(model)
     return Budget(
         parts=parts,
@@ -102,6 +103,10 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
         room=None if free is None else free + base + trained,
         way=step.way,
     )
+
+
+def _room(model: nn.Module) -> int:
+    return _HEAP if placement.device(model).type == "cpu" else _ROOM
 
 
 def longest(how: Batching, schedule: Schedule, examples: Sequence[Example]) -> list[Example]:

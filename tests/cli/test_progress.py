@@ -29,7 +29,9 @@ PREPARED = Prepared(
     batching="packed (rows)",
     question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0,
     skipped=(), device="cpu", quantization=None, learning_rate=1e-3, output=Path("runs/a"),
-    memory=Budget((Part("weights", 2**30, "the base"), Part("head", 2**29, "the loss")), 2**30, 2**31, 2**32, "measured"),
+    memory=Budget(
+        (Part("weights", 2**30, "the base"), Part("head", 2**29, "the loss")), 2**30, 2**31, 2**32, "measured"
+    ),
 )  # fmt: skip
 
 

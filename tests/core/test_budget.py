@@ -54,7 +54,7 @@ def test_the_longest_batch_is_looked_for(told, tmp_path):
 
 
 def test_what_does_not_fit_has_a_cure(planned, monkeypatch):
-    monkeypatch.setattr(budget, "_ROOM", 0)
+    monkeypatch.setattr(budget, "_HEAP", 0)
     small, large = (planned(per_device_train_batch_size=size) for size in (2, 8))
     taken = part(large, "weights") + part(large, "adapter")
     monkeypatch.setattr(memory, "free", lambda model: (small.upper + large.upper) // 2 - taken)
