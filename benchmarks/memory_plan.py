@@ -4,9 +4,10 @@
     python benchmarks/memory_plan.py --hidden 512 --layers 8 --length 128 --methods lora
 
 Each line is a fresh process: a LLaMA is made, its adapter attached, the budget planned, and three steps trained.
-Measured is what the resident set rises by at its peak, from the loaded model on; the plan's weights and adapter
-are left out of its figures here, as they are there before. With MALLOC_MMAP_THRESHOLD_=65536 in the environment the C
-library gives freed blocks back at once, and what is measured is what was asked for. A measured value outside of the bounds ends the benchmark with an error.
+Measured is what the resident set rises by at its peak, from the loaded model on; the plan's weights and adapter are
+left out of its figures here, as they are there before. With MALLOC_MMAP_THRESHOLD_=65536 in the environment the C
+library gives freed blocks back at once, and what is measured is what was asked for. A measured value outside of the
+bounds ends the benchmark with an error.
 """
 
 import argparse
