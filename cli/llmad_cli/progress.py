@@ -5,9 +5,11 @@ from typing import Any
 from rich.console import Group
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from llmad.asking import Scoring
+from llmad.budget import Budget, in_words
 from llmad.checks import Checks
 from llmad.run import Event, Finished, Prepared
 from llmad.train import Step
@@ -52,8 +54,9 @@ class ScoringView(Bars):
 class TrainingView(ScoringView):
     """The plan, a bar with loss, tokens a second and time left, then the scores."""
 
-    def __init__(self) -> None:
+    def __init__(self, dry: bool = False) -> None:
         super().__init__()
+        self.dry = dry
         self.steps: Any = None
         self.tokens, self.seconds, self.seen = 0, 0.0, 0
 
@@ -75,7 +78,11 @@ class TrainingView(ScoringView):
             warn(f"checkpoint passed over: {fault}")
         for reason in event.checks.warnings():
             warn(reason)
+        if isinstance(event.memory, Budget) and not event.memory.fits:
+            warn(f"memory may be short: {_memory(event.memory)}; {event.memory.cure}")
         out.print(_plan(event), soft_wrap=not out.is_terminal)
+        if self.dry and isinstance(event.memory, Budget):
+            out.print(_parts(event.memory))
 
     def stepped(self, event: Step) -> None:
         """Move the bar on, or print a line now and then."""
@@ -116,6 +123,7 @@ def _plan(event: Prepared) -> Group:
         "checks": f"no answer is cut, every row ends with {event.end}{_looked(checks)}",
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
         "batches": f"{recipe.per_device_train_batch_size} rows, {event.batching}",
+        "memory": _memory(event.memory),
         "output": str(event.output),
     }
     lines = [Text.assemble((f"{name:<10}  ", "bold"), inert(value)) for name, value in facts.items()]
@@ -126,6 +134,29 @@ def _plan(event: Prepared) -> Group:
     if not out.is_terminal:
         return Group(*lines, Text("example, with the trained tokens between >>> and <<<:"), example, Text())
     return Group(*lines, Panel(example, title="an example; the trained tokens are coloured", title_align="left"))
+
+
+def _memory(budget: Budget | str) -> str:
+    """What a run takes at its peak, in a line."""
+    if isinstance(budget, str):
+        return budget
+    largest = sorted(budget.parts, key=lambda part: -part.bytes)[:4]
+    unit, (whole, low, high, *each) = in_words(
+        [budget.predicted, budget.lower, budget.upper, *(part.bytes for part in largest)]
+    )
+    room, (free,) = in_words([budget.room or 0])
+    parts = ", ".join(f"{part.name} {size}" for part, size in zip(largest, each, strict=True))
+    place = "" if budget.room is None else f" of {free} {room} free"
+    return f"{whole} {unit} ({low} to {high}){place}: {parts}"
+
+
+def _parts(budget: Budget) -> Table:
+    """What takes it."""
+    unit, sizes = in_words([part.bytes for part in budget.parts])
+    table = Table("memory", Column(unit, justify="right"), "what", box=None, pad_edge=False)
+    for part, size in zip(budget.parts, sizes, strict=True):
+        table.add_row(part.name, size, part.what)
+    return table
 
 
 def _looked(checks: Checks) -> str:

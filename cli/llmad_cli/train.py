@@ -48,7 +48,7 @@ def train(
     from llmad.run import train_adapter
     from llmad_cli.progress import TrainingView
 
-    with TrainingView() as view:
+    with TrainingView(dry_run) as view:
         train_adapter(loaded, view.observe, folder, dry_run)
 
 

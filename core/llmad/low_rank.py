@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
@@ -66,7 +67,9 @@ def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
 def _kept(node: Any, place: int, name: str, x: Tensor) -> Tensor | None:
     """A factor of the product `x` as autograd keeps it; None for what a hook put there, as checkpointing does."""
     factor = getattr(getattr(node, name, None), "data", None)
-    if type(factor) is not Tensor or (factor.shape, factor.dtype) != (x.shape, x.dtype):
+    if not isinstance(factor, Tensor) or type(factor) not in (Tensor, FakeTensor):
+        return None
+    if (factor.shape, factor.dtype) != (x.shape, x.dtype):
         return None
     return factor if factor.grad_fn is node.next_functions[place][0] else None
 

@@ -61,6 +61,8 @@ class Recipe(BaseModel):
         packing: put the rows of a forward pass end to end where the model keeps them apart; pad them elsewhere.
         per_device_train_batch_size: rows in one forward pass.
         gradient_accumulation_steps: forward passes in one optimizer step.
+        gradient_checkpointing: keep the input of each block alone, and compute the block again for its gradients: less
+            memory, more time.
         learning_rate: peak learning rate; the adapter method's own where None.
         lr_scheduler_type: what follows the warm-up.
         warmup_ratio: share of the steps over which the learning rate rises.
@@ -97,6 +99,7 @@ class Recipe(BaseModel):
     max_steps: PositiveInt | None = None
     per_device_train_batch_size: PositiveInt = 16
     gradient_accumulation_steps: PositiveInt = 1
+    gradient_checkpointing: bool = False
     learning_rate: PositiveFloat | None = None
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(0.03, ge=0, lt=1)

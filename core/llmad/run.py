@@ -12,6 +12,7 @@ import torch
 
 from llmad import (
     adapter_dir,
+    budget,
     checkpoint,
     frozen,
     placement,
@@ -60,6 +61,7 @@ class Prepared:
     quantization: str | None
     learning_rate: float
     output: Path
+    memory: budget.Budget | str
     conversations: int = 0
     resumed: Path | None = None
 
@@ -190,6 +192,7 @@ def _prepared(own: Setup) -> Prepared:
         quantization=quantization(own.base.model),
         learning_rate=own.schedule.peak,
         output=own.run.path,
+        memory=budget.plan(own.base.model, own.batching, own.schedule, own.encoded.examples),
         conversations=own.conversations,
     )
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from llmad import adapter_dir, checkpoint, data, pretrained, prompting, resuming, rows, run_dir, train
+from llmad import adapter_dir, checkpoint, data, pretrained, prompting, recompute, resuming, rows, run_dir, train
 from llmad.attachment import attach, parameters, state
 from llmad.batching import Batching, batching
 from llmad.checks import Checks, check
@@ -76,6 +76,8 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
     device = train.accelerator()
     base = _base(recipe, device)
     _adapt(recipe, base.model, found)
+    if recipe.gradient_checkpointing:
+        recompute.enable(base.model)
     how = batching(base.model, data.pad_token(base.tokenizer), recipe.packing)
     if found:
         resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)

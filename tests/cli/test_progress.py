@@ -1,6 +1,7 @@
 """What is shown while a run goes on."""
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from llmad.asking import Scoring
+from llmad.budget import Budget, Part
 from llmad.checks import Checks
 from llmad.leaks import Leak
 from llmad.plan import Plan
@@ -27,6 +29,9 @@ PREPARED = Prepared(
     batching="packed (rows)",
     question="1 + 1?", answer=" 2", end="<eos>", steps=4, done=0,
     skipped=(), device="cpu", quantization=None, learning_rate=1e-3, output=Path("runs/a"),
+    memory=Budget(
+        (Part("weights", 2**30, "the base"), Part("head", 2**29, "the loss")), 2**30, 2**31, 2**32, "measured"
+    ),
 )  # fmt: skip
 
 
@@ -133,3 +138,31 @@ def test_what_the_rows_have_amiss_is_said_before_the_plan(capsys):
         "warning: 4 of 10 questions of svamp are among the training rows, 2 more with other numbers: "
         "a score on them says nothing about new questions",
     ]
+
+
+def test_the_plan_says_what_memory_a_run_takes(capsys):
+    with TrainingView() as view:
+        view.observe(PREPARED)
+    out, err = capsys.readouterr()
+    assert "memory      1.5 GiB (1.0 to 2.0) of 4.0 GiB free: weights 1.0, head 0.5\n" in out
+    assert ("the base" in out, err) == (False, "")
+
+
+def test_a_dry_run_says_what_takes_it(capsys):
+    with TrainingView(dry=True) as view:
+        view.observe(PREPARED)
+    assert re.search(r"weights +1.0 +the base", capsys.readouterr().out)
+
+
+def test_memory_that_may_be_short_is_warned_of_with_its_cure(capsys):
+    short = replace(PREPARED.memory, room=2**30, cure="gradient_checkpointing=true")
+    with TrainingView() as view:
+        view.observe(replace(PREPARED, memory=short))
+    assert "memory may be short" in (err := capsys.readouterr().err)
+    assert "gradient_checkpointing=true" in err
+
+
+def test_a_budget_that_is_not_known_is_said_so(capsys):
+    with TrainingView(dry=True) as view:
+        view.observe(replace(PREPARED, memory="not known: no reason"))
+    assert "memory      not known: no reason" in capsys.readouterr().out

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from llmad import memory
 from llmad.errors import OutOfMemoryError
-from llmad.memory import enough_memory
+from llmad.memory import enough_memory, free
 
 
 def test_a_shortage_is_told_in_one_line_with_its_cure():
@@ -41,3 +42,20 @@ def test_the_machines_own_memory_may_be_short_too(error):
 def test_torch_says_so_itself():
     with pytest.raises(OutOfMemoryError, match="memory"), enough_memory(""):
         torch.empty(1 << 50, dtype=torch.uint8)
+
+
+def test_what_is_free_is_no_more_than_a_container_leaves(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    whole = free(model)
+    assert whole is not None
+    assert whole > 0
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    assert free(model) == 100
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free(model) > 1000
+
+
+def test_a_device_that_does_not_tell_is_unknown():
+    assert memory._free(torch.device("xpu")) is None

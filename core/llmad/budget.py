@@ -1,0 +1,198 @@
+"""Budget: what memory a run will take at its peak, part by part; and what to do where there is less.
+
+The parts are counted, not guessed: weights and optimizer state by their shapes, the step by `usage` on the longest
+batch of the schedule. The lower bound is what must be there when a forward pass is over. The upper bound adds what
+cannot be counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from llmad import memory, placement, recompute
+from llmad.batching import Batching
+from llmad.data import Example
+from llmad.errors import LlmadError
+from llmad.recipe import Recipe
+from llmad.schedule import Schedule
+from llmad.usage import Usage, Way, usage
+
+_ROWS = 200_000  # looked through for the longest batch
+_ROOM = 2**26  # bytes that kernels and libraries may take once
+_HEAP = 2**28  # the same on a CPU, where the C library keeps freed blocks of less than 32 MiB for itself, in pieces
+_SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a step that allocators may add
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one thing takes, in bytes, and what it is."""
+
+    name: str
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory at a run's peak, from its second step on, in bytes.
+
+    Attributes:
+        parts: what it is made of.
+        lower: what must be there.
+        upper: what there may be.
+        room: what the run may have: what is free, and what the loaded model has taken already; None where unknown.
+        way: how the step is known, of `usage`.
+        cure: what to do where it may not fit; empty where it fits.
+    """
+
+    parts: tuple[Part, ...]
+    lower: int
+    upper: int
+    room: int | None
+    way: Way
+    cure: str = ""
+
+    @property
+    def predicted(self) -> int:
+        """The sum of the parts."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room even for the upper bound."""
+        return self.room is None or self.upper <= self.room
+
+
+def plan(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> Budget | str:
+    """The budget of a run, with a cure where it may not fit; in words why there is none, where there is none."""
+    try:
+        found = estimate(model, how, schedule, examples)
+        return found if found.fits else replace(found, cure=_cure(model, how, schedule, examples))
+    except Exception as error:  # a plan stops no run
+        return f"not known: {' '.join(str(error).split())[:200] or type(error).__name__}"
+
+
+def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> Budget:
+    """The budget of a run.
+
+    Args:
+        model: the model with its adapter attached.
+        how: the rows stand in a forward pass.
+        schedule: of the run.
+        examples: its encoded rows.
+
+    Raises:
+        LlmadError: the step itself would.
+    """
+    recipe = schedule.recipe
+    base, trained = _base(model), sum(own.nbytes for own in model.parameters() if own.requires_grad)
+    step = usage(model, how, longest(how, schedule, examples))
+    state = trained * (3 if recipe.gradient_accumulation_steps > 1 else 2)
+    peak = max(step.peak, trained)
+    parts = _parts(base, trained, state, replace(step, peak=peak), recipe)
+    upper = base + trained + state + round(peak * (1 + _SLACK[step.way])) + _room(model)
+    free = memory.free(model)
+    return Budget(
+        parts=parts,
+        lower=base + trained + state + step.kept,
+        upper=upper,
+        room=None if free is None else free + base + trained,
+        way=step.way,
+    )
+
+
+def _room(model: nn.Module) -> int:
+    return _HEAP if placement.device(model).type == "cpu" else _ROOM
+
+
+def longest(how: Batching, schedule: Schedule, examples: Sequence[Example]) -> list[Example]:
+    """The rows of the forward pass that takes most, among those of the first 200,000 rows."""
+    a_step = schedule.recipe.per_device_train_batch_size * schedule.recipe.gradient_accumulation_steps
+    steps = islice(schedule.walk(0), -(-_ROWS // a_step))
+    return max(
+        ([examples[row] for row in batch] for _, batches in steps for batch in batches),
+        key=lambda rows: _size(how, rows),
+    )
+
+
+def _size(how: Batching, rows: Sequence[Example]) -> tuple[int, int]:
+    lengths = [len(row.ids) for row in rows]
+    tokens = sum(lengths) if how.way else len(lengths) * max(lengths)
+    return tokens, sum(row.learnt for row in rows)
+
+
+def _parts(base: int, trained: int, state: int, step: Usage, recipe: Recipe) -> tuple[Part, ...]:
+    again = ", of which each block is computed again for its gradients" if recipe.gradient_checkpointing else ""
+    held = "AdamW's two means" + (", and gradients that add up" if recipe.gradient_accumulation_steps > 1 else "")
+    head = min(step.head, step.peak - min(step.kept, step.peak))
+    return (
+        Part("weights", base, "the frozen base, and adapters below"),
+        Part("adapter", trained, "what is trained"),
+        Part("optimizer", state, held),
+        Part("activations", min(step.kept, step.peak), f"kept by the longest forward pass for its gradients{again}"),
+        Part("head", head, "the logits of a chunk of learnt tokens, and their loss"),
+        Part("working", step.peak - min(step.kept, step.peak) - head, "what comes and goes, gradients among it"),
+    )
+
+
+def _base(model: nn.Module) -> int:
+    """Bytes of all that the model has in memory and does not train, each storage once."""
+    own = [*(one for one in model.parameters() if not one.requires_grad), *model.buffers()]
+    return sum({place: size for one in own if not one.is_meta for place, size in [_storage(one)]}.values())
+
+
+def _storage(tensor: Tensor) -> tuple[int, int]:
+    storage = tensor.untyped_storage()
+    return storage._cdata, storage.nbytes()
+
+
+def _cure(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> str:
+    """What would fit: activation checkpointing, fewer rows at once, or both."""
+
+    def fitting(**changed: Any) -> Budget:
+        return estimate(model, how, _changed(schedule, **changed), examples)
+
+    cures = [_smaller(schedule.recipe, fitting)]
+    if not schedule.recipe.gradient_checkpointing:
+        cures.append(_again(model, schedule.recipe, fitting))
+    found = [cure for cure in cures if cure]
+    return " or ".join(found) or "not even one row at a time fits: quantise the base, or lower max_length"
+
+
+def _smaller(recipe: Recipe, estimated: Callable[..., Budget]) -> str:
+    """The largest batch that fits, with as many rows a step."""
+    rows = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
+    sizes = [size for size in range(recipe.per_device_train_batch_size - 1, 0, -1) if rows % size == 0]
+    told = [{"per_device_train_batch_size": size, "gradient_accumulation_steps": rows // size} for size in sizes]
+    place = bisect_left(told, True, key=lambda changed: estimated(**changed).fits)
+    return "" if place == len(told) else " and ".join(f"{key}={value}" for key, value in told[place].items())
+
+
+def _again(model: nn.Module, recipe: Recipe, estimated: Callable[..., Budget]) -> str:
+    """Whether activation checkpointing would do, or with how many rows at once."""
+    try:
+        recompute.enable(model)
+    except LlmadError:
+        return ""
+    try:
+        if estimated(gradient_checkpointing=True).fits:
+            return "gradient_checkpointing=true"
+        fewer = _smaller(recipe, lambda **changed: estimated(gradient_checkpointing=True, **changed))
+        return f"gradient_checkpointing=true with {fewer}" if fewer else ""
+    finally:
+        recompute.disable(model)
+
+
+def _changed(schedule: Schedule, **values: Any) -> Schedule:
+    return replace(schedule, recipe=schedule.recipe.model_copy(update=values))
+
+
+def in_words(sizes: Iterable[int]) -> tuple[str, list[str]]:
+    """A unit that suits the largest of some sizes, and each in it."""
+    every = list(sizes)
+    unit, name = (2**30, "GiB") if max(every) >= 2**30 else (2**20, "MiB")
+    return name, [f"{size / unit:.1f}" for size in every]

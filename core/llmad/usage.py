@@ -1,0 +1,253 @@
+"""Usage: the memory that the tensors of a training step take, counted as they come and go.
+
+The step is the real one: the longest batch, its forward pass, its loss and its gradients. What makes it cheap depends
+on the model:
+
+    measured       a small model does it for real
+    rehearsed      a large one does it without values: every weight is one in name, and so is all that is computed of
+                   it; what does not depend on a weight (ids, positions, masks) has its values
+    extrapolated   where that cannot be, as of experts, which ask for values: one row and two rows for real, and a
+                   straight line on from there
+
+Kernels have room of their own that is not seen here, and allocators give more than they are asked for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from llmad import placement
+from llmad.batching import Batching
+from llmad.data import Batch, Example
+from llmad.errors import LlmadError
+from llmad.loss import token_losses
+from llmad.quantization import owners
+
+Way = Literal["measured", "rehearsed", "extrapolated"]
+_SMALL = 3e9  # weights times tokens; what a step of so many takes is a fraction of a second
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes of a step, beyond those of the model.
+
+    Attributes:
+        kept: what the forward pass leaves for the backward pass.
+        head: the most that there is at once from the head's call to the loss, beyond what was there at that call.
+        peak: the most that there is at once.
+        way: how that is known.
+    """
+
+    kept: int
+    head: int
+    peak: int
+    way: Way
+
+
+def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage:
+    """What a step of one forward pass takes; the model, its gradients and torch's random numbers stay as they are.
+
+    Args:
+        model: the model with its adapter attached.
+        how: the rows stand in the forward pass.
+        examples: the rows.
+
+    Raises:
+        LlmadError: the step itself would.
+    """
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if weights * sum(len(example.ids) for example in examples) <= _SMALL:
+        return measured(model, how, examples)
+    if owners(model) or placement.offloaded(model):  # their modules move and change weights on their own
+        return extrapolated(model, how, examples)
+    try:
+        return rehearsed(model, how, examples)
+    except LlmadError:
+        raise
+    except Exception:  # whatever a model or torch raises where values are missing
+        return extrapolated(model, how, examples)
+
+
+def measured(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage:
+    """What the step takes, by doing it."""
+    return _counted(model, how, examples, Counting(model), "measured")
+
+
+def rehearsed(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage:
+    """What the step takes, by doing it without values.
+
+    Raises:
+        Exception: of any kind, where the model asks for one.
+    """
+    with _left_alone(model):
+        return _counted(model, how, examples, Valueless(model), "rehearsed")
+
+
+def extrapolated(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage:
+    """What the step takes, from what the longest row takes once and twice."""
+    longest = max(examples, key=lambda example: len(example.ids))
+    one, two = (_counted(model, how, [longest] * count, Counting(model), "extrapolated") for count in (1, 2))
+    more = len(examples) - 1
+    kept, head, peak = (
+        getattr(one, name) + more * (getattr(two, name) - getattr(one, name)) for name in ("kept", "head", "peak")
+    )
+    return Usage(kept, head, peak, "extrapolated")
+
+
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Counts the bytes of the tensors that are made within the block, each storage once, until they are gone.
+
+    Attributes:
+        now: bytes that are there.
+        peak: the most since the last `start`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now, self.peak = 0, 0
+        self._known = {_place(parameter) for parameter in model.parameters()}
+        self._there: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = self._make(func, args, kwargs or {})
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, Tensor):
+                self._note(one)
+        return made
+
+    def start(self) -> None:
+        """Look for the peak anew."""
+        self.peak = self.now
+
+    def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+    def _note(self, tensor: Tensor) -> None:
+        place = _place(tensor)
+        if place in self._known or place in self._there:
+            return
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+        self._there[place] = ref(storage, lambda _: self._forget(place, size))
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def _forget(self, place: int, size: int) -> None:
+        self._there.pop(place, None)
+        self.now -= size
+
+
+class Valueless(Counting):  # type: ignore[no-untyped-call]
+    """The same where weights, and what is computed of them, have no values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._names = FakeTensorMode(allow_non_fake_inputs=True)
+        self._own = frozenset(self._known)
+        self._stand_ins = [self._names.from_tensor(parameter) for parameter in model.parameters()]  # kept alive
+        self._known |= {_place(one) for one in self._stand_ins}
+
+    def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if any(type(one) is FakeTensor or _place(one) in self._own for one in _tensors((*args, *kwargs.values()))):
+            if func.overloadpacket.__name__ in _INDEXED:
+                args = (args[0], _by_number(args[1]), *args[2:])
+            with self._names:
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+_INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
+
+
+def _by_number(indices: Any) -> list[Any]:
+    """Places by their numbers: how many a mask has cannot be known without its values, which go with the weights'."""
+    masks = [isinstance(one, Tensor) and one.dtype == torch.bool and type(one) is Tensor for one in indices]
+    pairs = zip(indices, masks, strict=True)
+    return [part for one, mask in pairs for part in (one.nonzero().unbind(1) if mask else (one,))]
+
+
+def _place(tensor: Tensor) -> int:
+    place: int = tensor.untyped_storage()._cdata
+    return place
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
+
+
+def _counted(model: nn.Module, how: Batching, examples: Sequence[Example], counting: Counting, way: Way) -> Usage:
+    batch = how.batch(examples).to(placement.device(model))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with _training(model), torch.random.fork_rng(), torch.enable_grad(), counting, how.within(model, batch):
+        kept, head, peak, loss = _forward(model, batch, counting)
+        torch.autograd.grad(loss, trained, allow_unused=True)
+    return Usage(kept, head, max(peak, counting.peak), way)
+
+
+def _forward(model: nn.Module, batch: Batch, counting: Counting) -> tuple[int, int, int, Tensor]:
+    """Bytes kept, of the head, and the most until now; and the loss."""
+    begun: list[tuple[int, int]] = []  # at each call of the head: bytes that are there, the most until then
+
+    def begin() -> None:
+        begun.append((counting.now, counting.peak))
+        counting.start()
+
+    with _before_head(model, begin):
+        loss = token_losses(model, batch.inputs, batch.labels).sum()
+    there, before = begun[-1] if begun else (counting.now, counting.peak)
+    peak, head = max(before, counting.peak), max(0, counting.peak - there) if begun else 0
+    kept = counting.now
+    counting.start()
+    return kept, head, peak, loss
+
+
+def _before_head(model: nn.Module, begin: Callable[[], None]) -> AbstractContextManager[Any]:
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if not isinstance(head, nn.Module):
+        return nullcontext()
+    return _removed(head.register_forward_pre_hook(lambda *_: begin()))
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[None]:
+    """Training mode within the block."""
+    resting = [part for part in model.modules() if not part.training]
+    model.train()
+    try:
+        yield
+    finally:
+        for part in resting:
+            part.training = False
+
+
+@contextmanager
+def _left_alone(model: nn.Module) -> Iterator[None]:
+    """Take back what a forward pass notes on its modules within the block: what has no value must not stay."""
+    before = [(part, dict(vars(part)), dict(part._buffers)) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for part, own, buffers in before:
+            vars(part).clear()
+            vars(part).update(own)
+            part._buffers.clear()
+            part._buffers.update(buffers)
