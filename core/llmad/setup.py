@@ -44,6 +44,7 @@ class Setup:
     schedule: Schedule
     adam: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    name: str = "default"  # of the adapter on the model
 
     @property
     def done(self) -> int:
