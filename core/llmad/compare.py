@@ -215,8 +215,13 @@ def _clear(folder: Path) -> None:
 def _scored(base: Pretrained, planned: Planned, observe: Observe) -> Comparison:
     """Ask the base and all adapters, compare them, and write what came of it."""
     study, recipe = planned.study, planned.study.recipe
-    more = {"batch_size": recipe.per_device_eval_batch_size, "limit": recipe.max_eval_samples}
-    exam = Exam(task=(recipe.task,), data=recipe.data, columns=recipe.columns, **more)
+    exam = Exam(
+        task=(recipe.task,),
+        data=recipe.data,
+        columns=recipe.columns,
+        limit=recipe.max_eval_samples,
+        batch_size=recipe.per_device_eval_batch_size,
+    )
     with enough_memory("lower per_device_eval_batch_size"):
         results = score_on(base, [one.run.path for one in planned.entrants], exam, observe)
     found = compared(recipe.task, study.seeds, _sizes(planned), _marks(planned, results), _right(results[-1]))

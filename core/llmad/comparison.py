@@ -10,6 +10,7 @@ from llmad.markdown import code, plain
 from llmad.score import wilson
 from llmad.significance import LEVEL, holm, mcnemar, paired
 
+_LEAST = 1e-15  # below it a p-value is what rounding makes of it
 Marks = Sequence[Sequence[bool]]  # of each seed, whether each question was answered rightly
 
 
@@ -215,4 +216,6 @@ def _over_seeds(marks: Marks) -> list[int]:
 
 
 def _p(value: float) -> str:
+    if value < _LEAST:
+        return f"below {_LEAST:.0e}"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"

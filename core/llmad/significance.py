@@ -15,7 +15,7 @@ from typing import TypeVar
 Pair = TypeVar("Pair")
 
 LEVEL = 0.05  # below it a difference is called one
-_NOTHING = 1e-18  # shares of the coins' ways that are too small to count
+_FAR = 9  # standard deviations; beyond lies 1e-18 of all ways
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -26,7 +26,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_second: questions that only the second had right.
     """
     n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, right) for right in range(fewer + 1)) / 2**n)
+    ways = sum(math.comb(n, right) for right in range(fewer + 1))
+    return min(1.0, 2 * ways / (1 << n))
 
 
 def paired(differences: Sequence[int]) -> float:
@@ -53,10 +54,10 @@ def holm(values: Mapping[Pair, float]) -> dict[Pair, float]:
 
 
 def _coins(count: int) -> dict[int, float]:
-    """Heads less tails of so many coins, to its share of all ways."""
-    all_ways = 2**count
-    shares = {2 * heads - count: math.comb(count, heads) / all_ways for heads in range(count + 1)}
-    return {total: share for total, share in shares.items() if share > _NOTHING}
+    """Heads less tails of so many coins, to its share of all ways; those further out than counts are left out."""
+    all_ways, middle, reach = 2**count, count // 2, math.ceil(_FAR * math.sqrt(count) / 2)
+    likely = range(max(0, middle - reach), min(count, middle + reach + 1) + 1)
+    return {2 * heads - count: math.comb(count, heads) / all_ways for heads in likely}
 
 
 def _added(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
