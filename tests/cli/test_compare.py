@@ -1,6 +1,8 @@
 """`llmad compare`: the plan, the table, JSON, going on, and what is refused."""
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -54,9 +56,11 @@ def test_a_comparison_prints_one_table_and_goes_on(llmad, study, place):
     assert "seeds: [0] then, [0, 1] now" in changed.err
 
 
-def test_a_run_of_it_is_evaluated_and_chats(llmad, study, place):
+def test_a_run_of_it_is_used_as_any_other(llmad, study, place, monkeypatch):
     assert llmad("compare", study, "-o", "out", "--limit", 2, "--set", "adapters=[lora]").code == 0
     assert llmad("evaluate", "out/lora-seed0", "--limit", 2).code == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1 + 1?\n"))
+    assert llmad("chat", "out/lora-seed0", "--max-new-tokens", 2).code == 0
     resumed = llmad("train", "--resume", "out/lora-seed0")
     assert "the run was done already" in resumed.out
 
