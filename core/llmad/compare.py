@@ -25,6 +25,7 @@ from llmad.memory import enough_memory
 from llmad.plan import Plan, plan
 from llmad.pretrained import Pretrained
 from llmad.quantization import quantization
+from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
 from llmad.run import leave, train_together
 from llmad.scoring import score_on
@@ -135,9 +136,7 @@ def compare(study: Study, observe: Observe, together: int | None = None, dry: bo
 def _planned(study: Study, place: Path, together: int | None) -> tuple[Ground, Planned]:
     """Rows before the base, and the base before anything is written."""
     recipe, task = study.recipe, registry().task(study.recipe.task)
-    loaded = {
-        seed: rows.rows(task, "train", recipe.data, task.train_rows, seed, recipe.columns) for seed in study.seeds
-    }
+    loaded = _to_learn(study)
     questions = test_rows_of(_of_questions(study), task)
     check_answers(task, questions)
     entrants = study.entrants(place)
@@ -160,7 +159,19 @@ def _planned(study: Study, place: Path, together: int | None) -> tuple[Ground, P
     return Ground(task, device, base, loaded, tests_beside(recipe, task, questions)), planned
 
 
-def _of_questions(study: Study) -> Any:
+def _to_learn(study: Study) -> dict[int, rows.Loaded]:
+    """The rows of each seed; those of a file are the same for all."""
+    recipe, task, first = study.recipe, registry().task(study.recipe.task), study.seeds[0]
+
+    def read(seed: int) -> rows.Loaded:
+        return rows.rows(task, "train", recipe.data, task.train_rows, seed, recipe.columns)
+
+    return (
+        {seed: read(seed) for seed in study.seeds} if recipe.data is None else dict.fromkeys(study.seeds, read(first))
+    )
+
+
+def _of_questions(study: Study) -> Recipe:
     """Generated questions are the same whatever the seeds are: those of `llmad evaluate`."""
     return study.recipe.model_copy(update={"seed": Exam().seed})
 

@@ -124,9 +124,13 @@ def set_up_together(ground: Ground, wanted: Mapping[str, tuple[Recipe, RunDir]])
     pad = data.pad_token(ground.base.tokenizer)
     alone = len(wanted) == 1
     how = batching(model, pad, first.packing) if alone else batching_together(model, [*wanted], pad, first.packing)
-    lessons = {recipe.seed: recipe for recipe, _ in wanted.values()}
-    learnt = {seed: _lesson(ground, recipe) for seed, recipe in lessons.items()}
-    return [_setup(ground, recipe, run, how, learnt[recipe.seed], name) for name, (recipe, run) in wanted.items()]
+    lessons: dict[int, _Lesson] = {}  # by their rows, which several seeds may share
+    made = []
+    for name, (recipe, run) in wanted.items():
+        key = id(ground.loaded[recipe.seed])
+        lessons[key] = lessons.get(key) or _lesson(ground, recipe)
+        made.append(_setup(ground, recipe, run, how, lessons[key], name))
+    return made
 
 
 @dataclass(frozen=True)
