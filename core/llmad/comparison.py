@@ -150,7 +150,7 @@ class Comparison:
         cells = ([row[key] if key == "spec" else plain(row[key]) for key in COLUMNS] for row in rows)
         lines += [f"| {' | '.join(own)} |" for own in cells]
         lines += ["", f"Differences are in points, to the best; p: {self.test}.", ""]
-        return "\n".join([*lines, *(plain(sentence) for sentence in self.words()), ""])
+        return "\n".join([*lines, *(f"- {plain(sentence)}" for sentence in self.words()), ""])
 
 
 COLUMNS = {
