@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 FAMILY = HERE.parent / "tests" / "plugins" / "test_family.py"
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("llmad_"))
 COMMANDS = (
-    "train", "evaluate", "score", "chat", "distill", "split", "leaks", "merge", "inspect", "list-adapters",
+    "train", "evaluate", "compare", "score", "chat", "distill", "split", "leaks", "merge", "inspect", "list-adapters",
     "list-backbones", "list-quantizers", "list-tasks", "plugins", "recipes",
 )  # fmt: skip
 

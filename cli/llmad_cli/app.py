@@ -11,7 +11,7 @@ import typer
 
 from llmad.errors import LlmadError, LlmadWarning
 from llmad.stopping import Stopped, stoppable
-from llmad_cli import chat, distill, evaluate, inspect, lists, merge, score, split, train
+from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("score")(score.score)
 app.command("chat")(chat.chat)
 app.command("distill")(distill.distill)
@@ -47,7 +48,7 @@ app.command("recipes")(train.recipes)
 
 
 _INTERRUPTED = 130  # what Typer makes of a KeyboardInterrupt
-_GO_ON = "llmad train goes on with --resume DIR, evaluate and distill when they are given again"
+_GO_ON = "llmad train goes on with --resume DIR, evaluate, distill and compare when they are given again"
 
 
 def _version(wanted: bool) -> None:

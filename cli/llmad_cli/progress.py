@@ -11,6 +11,7 @@ from rich.text import Text
 from llmad.asking import Scoring
 from llmad.budget import Budget, in_words
 from llmad.checks import Checks
+from llmad.compare import Planned, Trained
 from llmad.run import Event, Finished, Prepared
 from llmad.train import Step
 from llmad_cli.bars import Bars
@@ -103,6 +104,57 @@ class TrainingView(ScoringView):
             print_rows(rows, {"who": "model", **SCORE_COLUMNS})
         said = "the run was done already, and nothing is left to do; " if event.already else ""
         out.print(inert(f"{said}run directory: {event.output}"), soft_wrap=True)
+
+
+class ComparingView(ScoringView):
+    """The runs of a study, a bar for the steps of all of them, then the scores."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self.steps: Any = None
+        self.losses: dict[str, float] = {}
+
+    def observe(self, event: Any) -> None:
+        """Show one event."""
+        match event:
+            case Planned():
+                self.planned = event
+                if not self.quiet:
+                    _show_runs(event)
+            case Trained():
+                self.trained(event)
+            case _:
+                super().observe(event)
+
+    def trained(self, event: Trained) -> None:
+        """Move the bar on, or print a line now and then."""
+        step = event.step
+        self.losses[event.run] = step.loss
+        left = [one.name for one in self.planned.entrants if one.name not in self.planned.kept]
+        if self.steps is None:
+            self.steps = self.progress.add_task("train", total=step.steps * len(left), note="")
+        self.progress.update(self.steps, advance=1, note=f"{event.run} loss {step.loss:.4f}")
+        if not err.is_terminal and (step.step in (1, step.steps) or step.step % max(1, step.steps // 10) == 0):
+            err.print(inert(f"{event.run}: step {step.step}/{step.steps}  loss {step.loss:.4f}"), soft_wrap=True)
+
+
+def _show_runs(event: Planned) -> None:
+    """What will be trained on what, before the first step."""
+    recipe = event.study.recipe
+    kept = f", {len(event.kept)} of them done already" if event.kept else ""
+    quantised = f", quantised as {event.quantization}" if event.quantization else ""
+    facts = {
+        "backbone": f"{recipe.backbone} on {event.device}{quantised}",
+        "data": f"{recipe.data or f'task {recipe.task}'}, {event.questions:,} questions",
+        "runs": f"{len(event.entrants)}, {event.together} at a time{kept}",
+        "output": str(event.place),
+    }
+    for name, value in facts.items():
+        out.print(Text.assemble((f"{name:<10}  ", "bold"), inert(value)), soft_wrap=True)
+    rows = [{**row, "share": f"{row['share']:.2%}", "kept": "done" if row["kept"] else ""} for row in event.rows()]
+    columns = {"run": "run", "spec": "adapter", "parameters": "parameters", "share": "share", "placement": "placement"}
+    print_rows([{**row, "parameters": f"{row['parameters']:,}"} for row in rows], {**columns, "kept": "kept"})
 
 
 def _plan(event: Prepared) -> Group:

@@ -94,10 +94,10 @@ def _load(recipe: str | None, given: dict[str, Any], settings: list[str], folder
     if folder and recipe is None:
         return load([read(folder / "recipe.json"), *command])
     layers: list[Layer] = [named, *command]
-    return load([_defaults({key: value for _, layer in layers for key, value in layer.items()}), *layers])
+    return load([defaults({key: value for _, layer in layers for key, value in layer.items()}), *layers])
 
 
-def _defaults(asked: dict[str, Any]) -> "Layer":
+def defaults(asked: dict[str, Any]) -> "Layer":
     """The built-in recipe to start from: the one for rows of one's own, where data or another task is asked for."""
     from llmad.recipe import read
 

@@ -80,10 +80,11 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Result:
-    """What a sheet came to."""
+    """What a sheet came to, and the answers in the order of its rows."""
 
     sheet: Sheet
     score: Score
+    answers: tuple[Answer, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """The score as plain data, with what it is of."""
@@ -122,8 +123,8 @@ def _ask(
         _ask_task(base, [desk for desk in desks if desk.sheet.task.name == name], size, mix)
     results = []
     for desk in desks:
-        score = tally(desk.sheet.task.name, desk.journal.ordered(), desk.journal.seconds)
-        results.append(Result(desk.sheet, score))
+        answers = tuple(desk.journal.ordered())
+        results.append(Result(desk.sheet, tally(desk.sheet.task.name, answers, desk.journal.seconds), answers))
     for desk, result in zip(desks, results, strict=True):
         desk.journal.close(desk.sheet.places)
         for place in desk.sheet.places:

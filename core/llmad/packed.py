@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from torch import nn
 
@@ -26,9 +27,16 @@ class Rows:
         """How long each row is within the model's attention."""
         return tuple(map(sum, zip(self.text, *self.added.values(), strict=True)))
 
-    def lengthen(self, module: nn.Module, counts: tuple[int, ...]) -> None:
-        """Have the attention know of the virtual tokens that a module puts before each row."""
+    def lengthen(self, module: nn.Module, counts: tuple[int, ...]) -> tuple[int, ...]:
+        """Have the attention know of the virtual tokens that a module puts before each row.
+
+        Returns:
+            How long each row is that comes to the module: the text, with the tokens of modules further out.
+        """
+        outer = takewhile(lambda entry: entry[0] != id(module), self.added.items())  # they came first, and stay there
+        coming = tuple(map(sum, zip(self.text, *(added for _, added in outer), strict=True)))
         self.added[id(module)] = counts
+        return coming
 
 
 _now: Rows | None = None  # no context variable: backward passes recompute attention in threads of their own

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from llmad.attachment import attached, build, parameters
+from llmad.attachment import attached, build, parameters, state
 from llmad.attachment import plan as checked_sites
 from llmad.layout import Layout
 from llmad.match import layout
@@ -74,9 +74,14 @@ def plan(model: nn.Module, spec: AdapterSpec | None) -> Plan:
 
 
 def summary(model: nn.Module, name: str = "default") -> Plan:
-    """The same of an adapter that is attached."""
-    own = sum(parameter.numel() for _, parameter in parameters(model, name))
-    return _plan(list(attached(model, name).modules), own, _total(model), layout(model))
+    """The same of an adapter that is attached; `default` is built on all others, which count as the model's."""
+    own = _own(model, name)
+    others = sum(_own(model, other) for other in state(model).adapters if name not in ("default", other))
+    return _plan(list(attached(model, name).modules), own, _total(model) - others, layout(model))
+
+
+def _own(model: nn.Module, name: str) -> int:
+    return sum(parameter.numel() for _, parameter in parameters(model, name))
 
 
 def _in_words(counts: dict[str, int]) -> str:

@@ -13,15 +13,17 @@ from llmad.attachment import state
 from llmad.files import not_as_written
 
 
-def check_adapter(model: nn.Module, folder: Path) -> None:
-    """Read an adapter directory back and compare it with the model's adapters, those that it is built on too.
+def check_adapter(model: nn.Module, folder: Path, name: str = "default") -> None:
+    """Read an adapter directory back and compare it with the model's adapter.
+
+    `default` is built on all others that are there, which are compared too; one of another name stands alone.
 
     Raises:
         StorageError: the first tensor that differs.
     """
-    for name in state(model).adapters:
-        place = folder if name == "default" else folder / BUILT_ON / name
-        check_tensors(place / WEIGHTS, content(model, name))
+    for other in state(model).adapters if name == "default" else [name]:
+        place = folder if other == name else folder / BUILT_ON / other
+        check_tensors(place / WEIGHTS, content(model, other))
 
 
 def check_tensors(path: Path, held: Mapping[str, Tensor]) -> None:

@@ -179,7 +179,7 @@ def load(layers: Sequence[Layer]) -> Recipe:
     values = {key: value for _, layer in layers for key, value in layer.items() if key in Recipe.model_fields}
     origins = {key: origin for origin, layer in layers for key in layer}
     for key in ("adapter", "quantize"):
-        values[key] = _text_form(values.get(key))
+        values[key] = text_form(values.get(key))
     if values["quantize"] == UNQUANTISED:
         values["quantize"] = None
     try:
@@ -249,7 +249,7 @@ def _said(error: Exception) -> str:
     return " ".join(str(error).replace(' in "<unicode string>",', " at").split())
 
 
-def _text_form(value: Any) -> Any:
+def text_form(value: Any) -> Any:
     """A table such as `{name = "lora", r = 16}` as the text `lora[r=16]`."""
     if not isinstance(value, Mapping) or "name" not in value:
         return value

@@ -1,15 +1,18 @@
 """Resuming: whether a run may be gone on with, as what, and whether there is anything left of it to do."""
 
 import warnings
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import nn
 
-from llmad import rows
+from llmad import checkpoint, rows
+from llmad.adapter_dir import WEIGHTS
 from llmad.errors import LlmadWarning, ResumeError, StorageError
 from llmad.prompt import Row
-from llmad.proof import check_adapter
+from llmad.proof import check_adapter, check_tensors
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
@@ -35,7 +38,9 @@ def identity(recipe: Recipe, examples: list[Row], batching: str | None = None) -
     return {**told, "rows": rows.fingerprint(examples), **_origins(recipe), **made}
 
 
-def check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
+def check_same(
+    now: dict[str, Any], before: dict[str, Any], what: str = "run", may_change: Collection[str] = _MAY_CHANGE
+) -> None:
     """Compare what is known now with what was before.
 
     Raises:
@@ -44,10 +49,10 @@ def check_same(now: dict[str, Any], before: dict[str, Any]) -> None:
     changed = [
         f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
         for key in {**before, **now}
-        if key not in _MAY_CHANGE and before.get(key) != now.get(key) and (key in now or key != _LATE)
+        if key not in may_change and before.get(key) != now.get(key) and (key in now or key != _LATE)
     ]
     if changed:
-        raise ResumeError("other-recipe", f"the run cannot go on with another recipe: {'; '.join(changed)}")
+        raise ResumeError("other-recipe", f"the {what} cannot go on with another recipe: {'; '.join(changed)}")
 
 
 def versions() -> dict[str, str]:
@@ -87,6 +92,32 @@ def is_over(run: RunDir, recipe: Recipe, model: nn.Module) -> bool:
         check_adapter(model, run.adapter)
     except StorageError as error:
         warnings.warn(f"{error}; the adapter is written again", LlmadWarning, stacklevel=2)
+        return False
+    return True
+
+
+def is_kept(run: RunDir, recipe: Recipe, examples: list[Row]) -> bool:
+    """Whether a run was done with this recipe and has the adapter of its last checkpoint: the same, without a model.
+
+    Raises:
+        ResumeError: what is there was made with another recipe or other rows.
+        StorageError: it was done, and its checkpoints are gone or damaged.
+    """
+    before, told = run.told(), recipe.model_dump(mode="json")
+    if not before:
+        return False
+    check_same({**told, "output_dir": before.get("output_dir")}, before, may_change=())
+    if run.status() != "done":
+        return False
+    found = checkpoint.newest(run.checkpoints)
+    if found is None:
+        check_nothing_saved(run)
+        return False
+    check_same(identity(recipe, examples), found.recipe)
+    try:
+        check_tensors(run.adapter / WEIGHTS, load_file(found.path / WEIGHTS))
+    except StorageError as error:
+        warnings.warn(f"{error}; the run is made anew", LlmadWarning, stacklevel=2)
         return False
     return True
 

@@ -1,7 +1,7 @@
 """A training run from end to end. Reads top to bottom as the way of the data; an observer is told what happens."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -105,35 +105,63 @@ def _run(own: Setup, observe: Observe, new: bool) -> None:
     recipe = own.recipe
     cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
     with run_dir.opened(own.run, recipe.model_dump(mode="json"), new), enough_memory(cure):
-        _train(own, observe)
-        with appearing(own.run.adapter) as folder:
-            _save_adapter(own, folder)
+        train_together([own], lambda _, step: observe(step))
         scores = _score_both(own, observe) if own.test_rows else {}
-        report.plot_loss(own.run.read_metrics(), own.run.path / "loss.png")
-        report.write_card(own.run.path / "README.md", recipe.model_dump(mode="json"), _facts(own), scores)
+        leave(own, scores)
     observe(Finished(own.run.path, scores))
 
 
-def _train(own: Setup, observe: Observe) -> None:
-    """The steps that are left, with their metrics and checkpoints."""
-    recipe, run, model = own.recipe, own.run, own.base.model
-    run.rewind(own.done)
-    checkpoint.prune(run.checkpoints, own.done, recipe.save_total_limit)  # a killed run may not have come to it
+def train_together(runs: Sequence[Setup], observe: Callable[[Setup, train.Step], None]) -> None:
+    """Take the steps that are left of runs on one base, with their metrics and checkpoints, and save their adapters.
+
+    Args:
+        runs: set up on the same model, in directories that are open; a run alone is a list of one.
+        observe: is told of every step of every run.
+
+    Raises:
+        Stopped: a signal came; the steps that all had come to are saved.
+        LlmadError: of every kind.
+    """
+    model = runs[0].base.model
+    for own in runs:
+        own.run.rewind(own.done)
+        checkpoint.prune(own.run.checkpoints, own.done, own.recipe.save_total_limit)  # a kill may have come before it
     before = frozen.sums(model)
-    trainee = train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done)
-    steps = train.fit(model, [trainee], own.batching, own.device)
+    trainees = [
+        train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done, own.name) for own in runs
+    ]
     with watching() as watch:
-        for (step,) in steps:
-            if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
-                run.log(step.describe())
-            due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
-            if due or watch.asked:
-                _save_checkpoint(own, step.step)
-            observe(step)
-            if watch.asked:
-                raise Stopped(watch.asked)
+        for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device)):
+            going = [own for own in runs if own.done + turn < own.schedule.steps]
+            asked = watch.asked  # what comes later waits for the next step, so that every run has saved this one
+            for own, step in zip(going, steps, strict=True):
+                _keep(own, step, last=bool(asked))
+                observe(own, step)
+            if asked:
+                raise Stopped(asked)
+        if watch.asked:
+            raise Stopped(watch.asked)
     frozen.check(model, before)
-    _check_reached(own)
+    for own in runs:
+        _check_reached(own)
+        with appearing(own.run.adapter) as folder:
+            _save_adapter(own, folder)
+
+
+def leave(own: Setup, scores: dict[str, Score]) -> None:
+    """Draw the loss and write the model card of a run that is trained."""
+    report.plot_loss(own.run.read_metrics(), own.run.path / "loss.png")
+    report.write_card(own.run.path / "README.md", own.recipe.model_dump(mode="json"), _facts(own), scores)
+
+
+def _keep(own: Setup, step: train.Step, last: bool) -> None:
+    """Log a step, and save it, where that is due; `last` says that none will follow."""
+    recipe = own.recipe
+    if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
+        own.run.log(step.describe())
+    due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
+    if due or last:
+        _save_checkpoint(own, step.step)
 
 
 def _save_checkpoint(own: Setup, step: int) -> None:
@@ -148,19 +176,20 @@ def _check_reached(own: Setup) -> None:
 
     The optimizer has a state of what it was given a gradient of.
     """
-    never = [name for name, parameter in parameters(own.base.model) if parameter not in own.adam.state]
+    mine = parameters(own.base.model, own.name)
+    never = [name for name, parameter in mine if parameter not in own.adam.state]
     if not never:
         return
     reason = f"no step has given {never[0]} and {len(never) - 1} other parameters of the adapter a gradient"
-    if any(site.stack for site in attached(own.base.model, "default").modules):
+    if any(site.stack for site in attached(own.base.model, own.name).modules):
         warnings.warn(f"{reason}: no text was routed there", LlmadWarning, stacklevel=2)
     else:
         raise ModelError("not-trained", reason, "place the adapter where the model's own forward comes by")
 
 
 def _save_adapter(own: Setup, path: Path) -> None:
-    adapter_dir.save(own.base.model, path, about=_about(own), built_on=own.built_on)
-    check_adapter(own.base.model, path)
+    adapter_dir.save(own.base.model, path, own.name, about=_about(own), built_on=own.built_on)
+    check_adapter(own.base.model, path, own.name)
 
 
 def _about(own: Setup) -> dict[str, Any]:
@@ -199,7 +228,7 @@ def _prepared(own: Setup) -> Prepared:
 
 def _facts(own: Setup) -> list[tuple[str, str]]:
     """What the model card says."""
-    made, checks, quantised = summary(own.base.model), own.checks, quantization(own.base.model)
+    made, checks, quantised = summary(own.base.model, own.name), own.checks, quantization(own.base.model)
     return [
         *([("base quantised as", quantised)] if quantised else []),
         ("placement", made.roles),

@@ -95,11 +95,11 @@ def tally(task: str, answers: Iterable[Answer], seconds: float = 0.0) -> Score:
     )
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
+def wilson(correct: float, n: int) -> tuple[float, float]:
     """The interval of a share at 95 %: Wilson's score interval, which keeps its promise for few rows and rare answers.
 
     Args:
-        correct: right answers.
+        correct: right answers; in the mean, where they were given several times.
         n: all answers; the share may be anything where it is 0.
     """
     if not n:

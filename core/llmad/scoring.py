@@ -94,16 +94,42 @@ def evaluate_adapters(folders: Sequence[Path], exam: Exam, observe: Callable[[An
         LlmadError: of every kind; what is wrong with directories and rows is told before the base is loaded.
     """
     candidates = _candidates(folders, exam)
-    chosen = {task.name: _rows(task, exam) for candidate in candidates for task in candidate.tasks}
-    for candidate in candidates:
-        check_writable(candidate.place)
+    chosen = _chosen(candidates, exam)
     abouts = [candidate.about for candidate in candidates]
     name = pretrained.one_backbone(exam.backbone, abouts)
     dtype = exam.dtype or pretrained.common_dtype(abouts)
     how = pretrained.common_quantization(name, abouts, exam.quantize)
     base = pretrained.load(name, dtype, accelerator().device, exam.device_map, quantize=how)
-    of_base = digest(fingerprint(base.model))
+    results = _score(base, candidates, chosen, exam, observe)
+    return Evaluation(name, quantization(base.model), exam.protocol, results)
 
+
+def score_on(base: Pretrained, folders: Sequence[Path], exam: Exam, observe: Callable[[Any], None]) -> list[Result]:
+    """As `evaluate_adapters`, on a base that is loaded and has no adapters.
+
+    Raises:
+        LlmadError: of every kind.
+    """
+    candidates = _candidates(folders, exam)
+    return _score(base, candidates, _chosen(candidates, exam), exam, observe)
+
+
+def _chosen(candidates: Sequence[Candidate], exam: Exam) -> dict[str, list[Row]]:
+    """The rows of every task that is asked; there must be room for the answers, too."""
+    chosen = {task.name: _rows(task, exam) for candidate in candidates for task in candidate.tasks}
+    for candidate in candidates:
+        check_writable(candidate.place)
+    return chosen
+
+
+def _score(
+    base: Pretrained,
+    candidates: Sequence[Candidate],
+    chosen: Mapping[str, list[Row]],
+    exam: Exam,
+    observe: Callable[[Any], None],
+) -> list[Result]:
+    of_base = digest(fingerprint(base.model))
     results: list[Result] = []
     missing = _base_sheets(base, candidates, chosen, exam, of_base) if exam.base else []
     for group in _groups(candidates):
@@ -118,7 +144,7 @@ def evaluate_adapters(folders: Sequence[Path], exam: Exam, observe: Callable[[An
             results += ask(base, [*missing, *sheets], exam.batch_size, observe, _mixable(base, names))
             missing = []
     results.sort(key=lambda result: not result.sheet.who)
-    return Evaluation(name, quantization(base.model), exam.protocol, results)
+    return results
 
 
 def adapter_hash(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """Setting up: everything that a run needs before its first step, from the rows to the optimizer."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from llmad import adapter_dir, checkpoint, data, pretrained, prompting, recompute, resuming, rows, run_dir, train
 from llmad.attachment import attach, parameters, state
-from llmad.batching import Batching, batching
+from llmad.batching import Batching, batching, batching_together
 from llmad.checks import Checks, check
 from llmad.errors import UsageError
 from llmad.prompt import Prompt, Row
@@ -44,6 +45,7 @@ class Setup:
     schedule: Schedule
     adam: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    name: str = "default"  # of the adapter on the model
 
     @property
     def done(self) -> int:
@@ -70,43 +72,117 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
     loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
     found = _last_saved(recipe, run, loaded.rows) if resume else None
-    test_rows = _test_rows(recipe, task) if recipe.do_eval else []
-    tests = _tests(recipe, task, test_rows)
+    test_rows = test_rows_of(recipe, task) if recipe.do_eval else []
+    tests = tests_beside(recipe, task, test_rows)
 
     device = train.accelerator()
-    base = _base(recipe, device)
+    base = load_base(recipe, device)
     _adapt(recipe, base.model, found)
     if recipe.gradient_checkpointing:
         recompute.enable(base.model)
     how = batching(base.model, data.pad_token(base.tokenizer), recipe.packing)
     if found:
         resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)
-    adam = train.optimizer(dict(parameters(base.model)), recipe)
-    scaler = train.loss_scaler(base.model)
+    ground = Ground(task, device, base, {recipe.seed: loaded}, tests)
+    own = _setup(ground, recipe, run, how, _lesson(ground, recipe), found=found, test_rows=test_rows)
     if found:
-        checkpoint.restore(adam, scaler, found.path)
+        checkpoint.restore(own.adam, own.scaler, found.path)
+    return own
 
-    prompt = prompting.choose(recipe.prompt or prompting.called_for(loaded.layout), task, base.tokenizer)
+
+@dataclass(frozen=True)
+class Ground:
+    """What runs on one base share.
+
+    Attributes:
+        task: brings the prompt.
+        device: runs the backward pass.
+        base: the base.
+        loaded: the rows to train on, of each seed.
+        tests: test rows to look for among them.
+    """
+
+    task: Task
+    device: Accelerator
+    base: pretrained.Pretrained
+    loaded: Mapping[int, rows.Loaded]
+    tests: dict[str, list[Row]]
+
+
+def set_up_together(ground: Ground, wanted: Mapping[str, tuple[Recipe, RunDir]]) -> list[Setup]:
+    """Fresh adapters beside one another, each under its own name and as it would be alone.
+
+    Args:
+        ground: what they share.
+        wanted: name to the recipe and the directory of its run; the recipes differ in adapter and seed.
+
+    Raises:
+        LlmadError: of every kind; nothing is written.
+    """
+    model, first = ground.base.model, next(iter(wanted.values()))[0]
+    for name, (recipe, _) in wanted.items():
+        torch.manual_seed(recipe.seed)
+        attach(model, recipe.adapter, name)
+    pad = data.pad_token(ground.base.tokenizer)
+    alone = len(wanted) == 1
+    how = batching(model, pad, first.packing) if alone else batching_together(model, [*wanted], pad, first.packing)
+    lessons: dict[int, _Lesson] = {}  # by their rows, which several seeds may share
+    made = []
+    for name, (recipe, run) in wanted.items():
+        key = id(ground.loaded[recipe.seed])
+        lessons[key] = lessons.get(key) or _lesson(ground, recipe)
+        made.append(_setup(ground, recipe, run, how, lessons[key], name))
+    return made
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is learnt from, as tokens."""
+
+    prompt: Prompt
+    encoded: data.Encoded
+    checks: Checks
+
+
+def _lesson(ground: Ground, recipe: Recipe) -> _Lesson:
+    base, loaded = ground.base, ground.loaded[recipe.seed]
+    prompt = prompting.choose(recipe.prompt or prompting.called_for(loaded.layout), ground.task, base.tokenizer)
     encoded = data.encode(loaded.rows, prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
-    lengths = tuple(len(example.ids) for example in encoded.examples)
+    return _Lesson(prompt, encoded, check(loaded.rows, encoded, ground.tests))
+
+
+def _setup(
+    ground: Ground,
+    recipe: Recipe,
+    run: RunDir,
+    how: Batching,
+    lesson: _Lesson,
+    name: str = "default",
+    found: checkpoint.Found | None = None,
+    test_rows: Sequence[Row] = (),
+) -> Setup:
+    base, loaded = ground.base, ground.loaded[recipe.seed]
+    lengths = tuple(len(example.ids) for example in lesson.encoded.examples)
+    below = [other for other in state(base.model).adapters if other != "default"]
     return Setup(
         recipe=recipe,
-        task=task,
+        task=ground.task,
         run=run,
         rows=loaded.rows,
         conversations=loaded.conversations,
-        test_rows=test_rows,
+        test_rows=list(test_rows),
         found=found,
-        device=device,
+        device=ground.device,
         base=base,
-        prompt=prompt,
-        built_on=[name for name in state(base.model).adapters if name != "default"],
-        encoded=encoded,
-        checks=check(loaded.rows, encoded, tests),
+        prompt=lesson.prompt,
+        built_on=below if name == "default" else [],
+        encoded=lesson.encoded,
+        checks=lesson.checks,
         batching=how,
         schedule=Schedule(recipe, lengths, _rate(recipe, base.model)),
-        adam=adam,
-        scaler=scaler,
+        adam=train.optimizer(dict(parameters(base.model, name)), recipe),
+        scaler=train.loss_scaler(base.model),
+        name=name,
     )
 
 
@@ -121,7 +197,12 @@ def _last_saved(recipe: Recipe, run: RunDir, examples: list[Row]) -> checkpoint.
     return found
 
 
-def _base(recipe: Recipe, device: Accelerator) -> pretrained.Pretrained:
+def load_base(recipe: Recipe, device: Accelerator) -> pretrained.Pretrained:
+    """The base that a recipe names.
+
+    Raises:
+        LlmadError: of every kind.
+    """
     return pretrained.load(
         recipe.backbone,
         recipe.dtype,
@@ -156,14 +237,20 @@ def _longest(recipe: Recipe, model: Any) -> int:
     return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
 
 
-def _test_rows(recipe: Recipe, task: Task) -> list[Row]:
+def test_rows_of(recipe: Recipe, task: Task) -> list[Row]:
+    """The rows that base and adapter are scored on.
+
+    Raises:
+        UsageError: the recipe's data holds the training rows only.
+        DataError: there are none, or they are malformed.
+    """
     if not rows.both_splits(recipe.data):
         raise UsageError("no-test-rows", f"do_eval: {recipe.data} holds the training rows only", "use llmad evaluate")
     found = rows.rows(task, "test", recipe.data, recipe.max_eval_samples, recipe.seed, recipe.columns)
     return found.rows[: recipe.max_eval_samples]
 
 
-def _tests(recipe: Recipe, task: Task, test_rows: list[Row]) -> dict[str, list[Row]]:
+def tests_beside(recipe: Recipe, task: Task, test_rows: list[Row]) -> dict[str, list[Row]]:
     """Test rows to look for among the training rows: the task's own, and the sets that lie beside the data."""
     sets = {task.name: test_rows} if test_rows else {}
     if recipe.data and os.path.exists(recipe.data):  # noqa: PTH110  a place on the hub is no path

@@ -35,7 +35,7 @@ def test_help_lists_the_commands(llmad, words):
     assert done.err == ""
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "inspect", "list-adapters", "plugins", "recipes"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "inspect", "list-adapters", "plugins", "recipes"])
 def test_each_command_has_help(llmad, command):
     done = llmad(command, "--help")
     assert done.code == 0

@@ -22,3 +22,12 @@ def test_virtual_tokens_make_every_row_longer(llama):
         assert rows.lengths == (6, 3)
         rows.lengthen(llama.model, (1, 1))
         assert (rows.text, rows.lengths) == ((2, 3), (7, 4))
+
+
+def test_a_module_is_told_what_those_further_out_have_added(llama):
+    with packing(Rows((2, 3), "sdpa")):
+        rows = llmad.packed_rows()
+        for _ in range(2):  # the second forward pass knows of all modules from the start
+            assert rows.lengthen(llama, (4, 0)) == (2, 3)
+            assert rows.lengthen(llama.model, (1, 1)) == (6, 3)
+            assert rows.lengthen(llama.lm_head, (0, 2)) == (7, 4)

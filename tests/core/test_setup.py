@@ -3,11 +3,17 @@
 import json
 
 import pytest
+import torch
 
 from llmad import packing
+from llmad import rows as row_files
+from llmad.attachment import parameters
 from llmad.errors import ResumeError, UsageError
+from llmad.registry import registry
 from llmad.run import train_adapter
-from llmad.setup import set_up
+from llmad.run_dir import RunDir
+from llmad.setup import Ground, load_base, set_up, set_up_together
+from llmad.train import accelerator
 
 
 def test_a_fresh_setup_has_everything_and_writes_nothing(told, tmp_path):
@@ -39,6 +45,30 @@ def test_a_recipe_without_an_output_takes_a_free_name(told, tmp_path, monkeypatc
         "tiny-lora-arithmetic",
         "tiny-lora-arithmetic-2",
     ]
+
+
+@pytest.fixture
+def ground(told):
+    """What two seeds share on one base, with the rows of a file."""
+    recipe = told()
+    task = registry().task(recipe.task)
+    loaded = row_files.rows(task, "train", recipe.data, task.train_rows, 0)
+    device = accelerator()
+    return Ground(task, device, load_base(recipe, device), {0: loaded, 1: loaded}, {})
+
+
+def test_adapters_are_set_up_beside_one_another_as_alone(told, tmp_path, ground):
+    recipes = {"a": told(adapter="lora"), "b": told(adapter="series", seed=1)}
+    runs = set_up_together(ground, {name: (recipe, RunDir(tmp_path / name)) for name, recipe in recipes.items()})
+    assert [own.name for own in runs] == ["a", "b"]
+    assert runs[0].encoded is runs[1].encoded  # tokens of the same rows are made once
+    for own in runs:
+        alone = set_up(told(adapter=own.recipe.adapter, seed=own.recipe.seed, output_dir=str(tmp_path)), None)
+        assert own.built_on == []
+        assert own.schedule.peak == alone.schedule.peak
+        pairs = zip(parameters(ground.base.model, own.name), parameters(alone.base.model), strict=True)
+        assert all(name == other and torch.equal(one, two) for (name, one), (other, two) in pairs)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_was_packed_does_not_go_on_padded(told, tmp_path, monkeypatch):

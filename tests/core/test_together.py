@@ -20,6 +20,7 @@ SPECS = {
     "c": "parallel[bottleneck=8]",
     "d": "ia3",
 }
+PROMPTS = {"a": "lora[dropout=0.2]", "b": "prompt[num_virtual_tokens=3]", "c": "prompt[num_virtual_tokens=2]"}
 RECIPE = {"backbone": "b", "adapter": "lora", "task": "t", "learning_rate": 5e-3}
 
 
@@ -68,7 +69,9 @@ def attach(model, specs):
     return model
 
 
-@pytest.mark.parametrize("specs", [SPECS, {**SPECS, "e": "prompt[num_virtual_tokens=3]"}], ids=["beside", "prompt"])
+@pytest.mark.parametrize(
+    "specs", [SPECS, {**SPECS, "e": "prompt[num_virtual_tokens=3]"}, PROMPTS], ids=["beside", "prompt", "prompts"]
+)
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 def test_each_ends_as_it_would_have_alone(llama, specs, packed):
     """Dropout too where rows are packed; padded ones are wider together, and dropout draws for the padding as well."""

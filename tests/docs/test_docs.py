@@ -27,7 +27,9 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         exec(compile(block, page, "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/evaluation.md", "docs/data.md", "docs/distill.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/tutorial.md", "docs/evaluation.md", "docs/data.md", "docs/distill.md", "docs/compare.md"]
+)
 def test_commands_run(page: str, tmp_path: Path, warm: Path) -> None:
     script = "set -e\n" + "\n".join(blocks(page, "bash"))
     path = os.pathsep.join([str(warm), str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -43,8 +43,8 @@ class SequenceTokens(VirtualTokens):
         if packed is None or outer().pairs:
             return super().forward(base, rows, **call)
         here = [True] * len(packed.text) if rows is None else rows.tolist()
-        packed.lengthen(self, tuple(self.count * mine for mine in here))
-        return self._before_each(base, packed.text, here, call)
+        coming = packed.lengthen(self, tuple(self.count * mine for mine in here))
+        return self._before_each(base, coming, here, call)
 
     def _before_each(
         self, base: Callable[..., Any], lengths: tuple[int, ...], here: list[bool], call: dict[str, Any]
