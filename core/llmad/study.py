@@ -197,7 +197,7 @@ def _made(spec: str) -> str:
 def _check(name: str, spec: Any, before: Mapping[str, str]) -> None:
     """Refuse what cannot be an adapter of a study."""
     if not isinstance(spec, str):
-        raise UsageError("bad-value", f"{name}: {spec!r} is no spec", "write it as lora[r=16]")
+        raise UsageError("bad-value", f"{name}: {spec!r} is no spec", "write it as a text such as NAME[option=value]")
     method = parse_spec(spec)
     if not _NAME.fullmatch(name):
         hint = "write a table of name to spec, with short names of letters, digits, - and _"
