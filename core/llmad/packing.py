@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from llmad.attachment import only, per_row
 from llmad.packed import Rows, packed_rows, packing
@@ -213,6 +213,8 @@ def _row_mask(q_length: int, kv_length: int, dtype: torch.dtype = torch.float32,
     A window or a chunk of attention counts from the beginning of the row, as it does for a row alone.
     """
     rows, before = _packed(), kv_length - q_length
+    if not before and rows.own != "eager" and more.get("mask_function") is causal_mask_function:
+        return None
     seen = _seen(rows, before, more)
     if rows.own == "eager":
         return _additive(seen, dtype)
