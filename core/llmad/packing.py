@@ -152,7 +152,7 @@ def _of_rows(
     """
     rows, before = _packed(), key.shape[2] - query.shape[2]
     if attention_mask is None and _varies(query, more):
-        return _varlen(rows, query, key, value, more["scaling"]), None
+        return _varlen(rows, query, key, value, more.get("scaling")), None
     inner = _own_attention(module, rows)
     runs = [(length, len(list(run))) for length, run in groupby(rows.lengths)]
     parts = []
@@ -183,9 +183,9 @@ def _eager(module: nn.Module) -> Callable[..., Any]:
 
 def _varies(query: Tensor, more: dict[str, Any]) -> bool:
     """Whether one kernel can do all rows: on CUDA, in half precision, with nothing that it does not know."""
-    unknown = {key for key, value in more.items() if value is not None} - {"scaling", "dropout", "is_causal"}
-    known = not (unknown & {"softcap", "s_aux", "position_bias"}) and not more.get("dropout")
-    return query.is_cuda and query.dtype != torch.float32 and query.shape[-1] <= 256 and known
+    foreign = any(more.get(name) is not None for name in ("softcap", "s_aux", "position_bias"))
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and query.shape[-1] <= 256 and not foreign and not more.get("dropout")
 
 
 def _varlen(rows: Rows, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
