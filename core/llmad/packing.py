@@ -83,6 +83,8 @@ def _keeps_apart(model: nn.Module, how: Way, name: str | None) -> bool:
     """Whether some rows compute packed what they compute alone, and do not heed what stands in another row."""
     try:
         alone, packed, other = _trial(model, how, name)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # whatever a model raises that was not made for this
         return False
     spread = float((alone - alone.mean()).abs().max())

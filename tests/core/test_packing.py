@@ -151,3 +151,12 @@ def test_modes_of_training_are_left_as_they_were(llama):
 
 def test_half_precision_is_packed_too():
     assert packing.way(build("llama").to(torch.bfloat16)) == "rows"
+
+
+def test_memory_that_runs_out_is_no_reason_to_pad(monkeypatch, llama):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(packing, "_logits", full)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        packing.way(llama)
