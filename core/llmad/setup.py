@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Setup:
         """Steps that an earlier process has done."""
         return self.found.step if self.found else 0
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run."""
         return resuming.identity(self.recipe, self.rows, self.batching.name)
