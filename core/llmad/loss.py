@@ -18,6 +18,7 @@ from llmad.chunked import Linear, chunked_losses
 from llmad.data import IGNORED
 from llmad.errors import DataError
 from llmad.head import Behind, Caught, caught, frozen_head, plain_linear, read
+from llmad.memory import is_shortage
 
 _CALL: Mapping[str, Any] = {"use_cache": False}
 _Look = tuple[object, ...]  # of a head: its class, which changes with the adapters there, and its shapes
@@ -81,10 +82,8 @@ def _logits(model: nn.Module, inputs: Mapping[str, Tensor], catch: Caught) -> Te
     """What the model makes of the head's answer; None where it stumbles over that."""
     try:
         found: Tensor | None = getattr(model(**{**_CALL, **inputs}), "logits", None)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
-        if not catch.calls:  # it is something else that it stumbles over
+    except Exception as error:
+        if is_shortage(error) or not catch.calls:  # it is something else that it stumbles over
             raise
         return None
     return found

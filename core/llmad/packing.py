@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from llmad.attachment import only, per_row
+from llmad.memory import enough_memory, is_shortage
 from llmad.packed import Rows, packed_rows, packing
 
 Way = Literal["rows", "blocks"]
@@ -56,6 +57,7 @@ def apart(model: nn.Module, how: Way, lengths: tuple[int, ...]) -> Iterator[None
             config._attn_implementation = own
 
 
+@enough_memory("quantise the base, or take a smaller one")
 def way(model: nn.Module, name: str | None = None) -> Way | None:
     """How the model keeps packed rows apart; None where it does not, and its rows must be padded.
 
@@ -64,6 +66,9 @@ def way(model: nn.Module, name: str | None = None) -> Way | None:
     Args:
         model: a model of transformers.
         name: an adapter that is to act on some of the rows alone; where None, what is active acts on all.
+
+    Raises:
+        OutOfMemoryError: there is not even memory for these.
     """
     training = [part for part in model.modules() if part.training]
     model.eval()
@@ -83,9 +88,9 @@ def _keeps_apart(model: nn.Module, how: Way, name: str | None) -> bool:
     """Whether some rows compute packed what they compute alone, and do not heed what stands in another row."""
     try:
         alone, packed, other = _trial(model, how, name)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # whatever a model raises that was not made for this
+    except Exception as error:  # whatever a model raises that was not made for this
+        if is_shortage(error):
+            raise
         return False
     spread = float((alone - alone.mean()).abs().max())
     leak = float((packed - other)[:, _TRIED[0] :].abs().max())

@@ -11,6 +11,7 @@ import llmad
 from llmad import packing
 from llmad.batching import Batching, batching
 from llmad.data import Example
+from llmad.errors import OutOfMemoryError
 from llmad.loss import answer_loss
 from tests.zoo import VOCABULARY, build
 
@@ -158,5 +159,6 @@ def test_memory_that_runs_out_is_no_reason_to_pad(monkeypatch, llama):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(packing, "_logits", full)
-    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+    with pytest.raises(OutOfMemoryError) as error:
         packing.way(llama)
+    assert (error.value.exit_code, error.value.hint) == (8, "quantise the base, or take a smaller one")
