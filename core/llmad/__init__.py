@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmad.activation import activate, disabled, per_row
     from llmad.adapter_dir import load, save
-    from llmad.attachment import activate, attach, detach, disabled, parameters, per_row
+    from llmad.attachment import attach, detach, parameters
     from llmad.averaging import average
     from llmad.backbone import Backbone, Fused, Stacked
     from llmad.errors import DataError, LlmadError, LlmadWarning, ModelError, UsageError
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from llmad.task import Hub, Judge, Released, Split, Task
 
 _HOME = {
+    "activation": ("activate", "disabled", "per_row"),
     "adapter_dir": ("load", "save"),
-    "attachment": ("activate", "attach", "detach", "disabled", "parameters", "per_row"),
+    "attachment": ("attach", "detach", "parameters"),
     "averaging": ("average",),
     "backbone": ("Backbone", "Fused", "Stacked"),
     "errors": ("DataError", "LlmadError", "LlmadWarning", "ModelError", "UsageError"),

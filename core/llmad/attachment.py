@@ -1,21 +1,20 @@
-"""Attaching: put a spec's modules at their sites, take them out again, and choose which are active.
+"""Attaching: put a spec's modules at their sites, and take them out again; `activation` chooses which act.
 
 `attach` is the only place that changes a model. Everything that can be refused is refused before the first
 change, so a failed call leaves the model as it was; `detach` gives the base back bit for bit.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import nn
 
 from llmad import host, placement
-from llmad.composition import Names, Stage, by_row, stack
-from llmad.dice import Dice
+from llmad.composition import Stage, acting, without
 from llmad.errors import ModelError, UsageError, nearest
 from llmad.match import select
 from llmad.memory import enough_memory
@@ -128,10 +127,10 @@ def mount(model: nn.Module, spec: AdapterSpec, modules: dict[Site, AdapterModule
             own.trainable[key] = parameter.requires_grad
             parameter.requires_grad_(False)
         setattr(model, _STATE, own)
-    taken = tuple(other for other in spec.takes_over() if other in _acting(own))
+    taken = tuple(other for other in spec.takes_over() if other in acting(own.active))
     own.adapters[name] = Attached(spec, modules, taken)
     for other in spec.takes_over():
-        own.active[:] = _without(own.active, other)
+        own.active[:] = without(own.active, other)
     own.active.append(Stage((name,)))
     places = _places(model, modules)
     for site, module in modules.items():
@@ -151,8 +150,8 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
     check_detachable(model, name)
     own = state(model)
     removed = own.adapters.pop(name)
-    again = [Stage((other,)) for other in removed.took_over if name in _acting(own)]
-    own.active[:] = _without(own.active, name) + again
+    again = [Stage((other,)) for other in removed.took_over if name in acting(own.active)]
+    own.active[:] = without(own.active, name) + again
     for place in _places(model, removed.modules).values():
         host.unmount(place, name)
     if not own.adapters:
@@ -164,123 +163,10 @@ def detach(model: nn.Module, name: str = "default") -> nn.Module:
 
 def check_detachable(model: nn.Module, name: str) -> None:
     """Refuse, before anything is changed, to take out an adapter that is not there or that another acts through."""
-    _named(model, name)
+    named(model, name)
     for other, using in state(model).adapters.items():
         if name in using.spec.takes_over() and other != name:
             raise UsageError("in-use", f"adapter {other!r} works with {name!r}", f"detach {other!r} first")
-
-
-def activate(model: nn.Module, *names: str) -> nn.Module:
-    """Make exactly these adapters active, composed in this order: the first is nearest to the base.
-
-    Args:
-        model: the model that has the adapters.
-        names: each an adapter, or a sum `a+b` of adapters that act side by side.
-
-    Raises:
-        UsageError: no adapter has one of the names, a name stands twice, or an adapter cannot stand beside another.
-    """
-    state(model).active[:] = _checked(model, stack(names))
-    return model
-
-
-def disabled(model: nn.Module) -> AbstractContextManager[nn.Module]:
-    """Within the block the model is its base."""
-    return only(model)
-
-
-def only(model: nn.Module, *names: str) -> AbstractContextManager[nn.Module]:
-    """Within the block exactly these adapters act, composed as by `activate`.
-
-    Raises:
-        UsageError: as `activate` does.
-    """
-    return _within(model, _checked(model, stack(names)))
-
-
-def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[nn.Module]:
-    """Within the block each row of a batch has the adapters given for it; the base computes all rows at once.
-
-    Args:
-        model: the model that has the adapters.
-        rows: for each row an adapter or a sum `a+b`, a list of them for a stack, or None for the base.
-
-    Raises:
-        UsageError: no adapter has one of the names, a name stands twice, an adapter cannot stand beside another, or
-            one sits at experts, which see the tokens of all rows in an order of their own.
-    """
-    return _within(model, _by_row(model, rows))
-
-
-def taking_turns(model: nn.Module, rows: Sequence[str], dice: Mapping[str, Dice]) -> AbstractContextManager[nn.Module]:
-    """Within the block each row of a batch has the adapter given for it, which draws random numbers from its own dice.
-
-    Raises:
-        UsageError: as `per_row` does.
-    """
-    return _within(model, [replace(stage, dice=dice[stage.names[0]]) for stage in _by_row(model, rows)])
-
-
-def _by_row(model: nn.Module, rows: Sequence[Names]) -> list[Stage]:
-    stages = _checked(model, by_row(rows))
-    for name in {name for stage in stages for name in stage.names}:
-        for site in attached(model, name).modules:
-            if site.stack:
-                reason = f"adapter {name!r} sits at {site.label}, where tokens of all rows are mixed"
-                raise UsageError("not-by-row", reason, "give it all rows, or place it elsewhere")
-    return stages
-
-
-@contextmanager
-def _within(model: nn.Module, stages: list[Stage]) -> Iterator[nn.Module]:
-    """Other stages for a while; an adapter that is attached meanwhile is active afterwards."""
-    own = state(model)
-    before, known, outer = list(own.active), set(own.adapters), own.replaced
-    own.active[:], own.replaced = stages, True
-    try:
-        yield model
-    finally:
-        new = [Stage((name,)) for stage in own.active for name in stage.names if name not in known]
-        own.active[:], own.replaced = before + new, outer
-        for name in known - own.adapters.keys():
-            own.active[:] = _without(own.active, name)
-
-
-def _acting(own: State) -> set[str]:
-    """The names of the active adapters."""
-    return {name for stage in own.active for name in stage.names}
-
-
-def _without(stages: list[Stage], name: str) -> list[Stage]:
-    """The stages without an adapter."""
-    left = (replace(stage, names=tuple(other for other in stage.names if other != name)) for stage in stages)
-    return [stage for stage in left if stage.names]
-
-
-def _checked(model: nn.Module, stages: list[Stage]) -> list[Stage]:
-    """The stages, where their adapters can act at the same time."""
-    for stage in stages:
-        modules = {name: _named(model, name).modules for name in stage.names}
-        if len(stage.names) > 1:
-            _check_beside(modules)
-    return stages
-
-
-def _check_beside(modules: dict[str, dict[Site, AdapterModule]]) -> None:
-    """Adapters side by side have a sum where they share a place only if each sees the place itself."""
-    there: dict[str, dict[str, list[Site]]] = {}  # path, adapter
-    for name, own in modules.items():
-        for site, module in own.items():
-            if module.whole_call:
-                reason = f"adapter {name!r} acts on the whole model and cannot stand beside another"
-                raise UsageError("not-beside", reason, "stack it instead")
-            there.setdefault(site.path, {}).setdefault(name, []).append(site)
-    for path, by_name in there.items():
-        sites = [site for own in by_name.values() for site in own]
-        apart = all(site.rows and not site.before for site in sites)  # roles of a fused linear
-        if len(by_name) > 1 and len({site.slot for site in sites}) > 1 and not apart:
-            reason = f"{'+'.join(by_name)} sit at different sides or parts of {path}: their updates have no sum"
-            raise UsageError("not-beside", reason, "stack them instead")
 
 
 def _check_taken_over(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> None:
@@ -312,13 +198,18 @@ def attached(model: nn.Module, name: str) -> Attached:
     Raises:
         UsageError: there is none.
     """
-    found = _named(model, name)
+    found = named(model, name)
     for module in found.modules.values():
         placement.settle(module)
     return found
 
 
-def _named(model: nn.Module, name: str) -> Attached:
+def named(model: nn.Module, name: str) -> Attached:
+    """The adapter of that name, its modules as they lie: unlike `attached`, nothing is done to them.
+
+    Raises:
+        UsageError: there is none.
+    """
     adapters = state(model).adapters
     if name not in adapters:
         raise UsageError("not-attached", f"no adapter {name!r} is attached", nearest(name, list(adapters)))

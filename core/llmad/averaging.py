@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from llmad.attachment import activate, attached, build, mount, plan
+from llmad.activation import activate
+from llmad.attachment import attached, build, mount, plan
 from llmad.errors import UsageError
 
 

@@ -6,7 +6,7 @@ per_row(model, ["a", None, "b"])   the first row of a batch with a, the second w
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, arange, isin, tensor
 
@@ -86,3 +86,14 @@ def by_row(rows: Sequence[Names]) -> list[Stage]:
         for stages in dict.fromkeys(stacks)
         for stage in stages
     ]
+
+
+def acting(stages: Iterable[Stage]) -> set[str]:
+    """The names of the adapters that act."""
+    return {name for stage in stages for name in stage.names}
+
+
+def without(stages: Iterable[Stage], name: str) -> list[Stage]:
+    """The stages without an adapter."""
+    left = (replace(stage, names=tuple(other for other in stage.names if other != name)) for stage in stages)
+    return [stage for stage in left if stage.names]

@@ -10,7 +10,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llmad import generation, placement
-from llmad.attachment import only, per_row
+from llmad.activation import only, per_row
 from llmad.data import pad_token, token_ids
 from llmad.errors import DataError, ModelError
 from llmad.exam import Manner

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from llmad import adapter_dir, pretrained, prompting
-from llmad.attachment import detach, disabled, state
+from llmad.activation import disabled
+from llmad.attachment import detach, state
 from llmad.averaging import average
 from llmad.dequantised import dequantised
 from llmad.errors import LlmadWarning, ModelError, UsageError

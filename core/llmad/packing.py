@@ -24,7 +24,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
-from llmad.attachment import only, per_row
+from llmad.activation import only, per_row
 from llmad.memory import enough_memory, is_shortage
 from llmad.packed import Rows, packed_rows, packing
 

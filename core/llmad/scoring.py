@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llmad import adapter_dir, pretrained, prompting, rows
+from llmad.activation import per_row
 from llmad.asking import Result, Sheet, ask, check_changes, digest
-from llmad.attachment import detach, per_row, state
+from llmad.attachment import detach, state
 from llmad.errors import LlmadWarning, ModelError, UsageError
 from llmad.evaluate import check_answers
 from llmad.exam import Exam, manner

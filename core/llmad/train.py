@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from llmad import placement
-from llmad.attachment import taking_turns
+from llmad.activation import taking_turns
 from llmad.batching import Batching
 from llmad.data import Example
 from llmad.dice import Dice
