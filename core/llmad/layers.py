@@ -1,10 +1,6 @@
 """Layers that keep their weights in one dtype and compute in another, by the products that are quick for narrow maps.
 
     down    (..., wide) to (..., r)        up    (..., r) to (..., wide)        r is small beside both
-
-A product with one short side is bound by memory, and its speed hangs on how the short side lies there: with the
-weight of a widening map as (r, wide) and its input column by column, forward and backward are many times faster on a
-CPU than with torch's own layout.
 """
 
 import torch
@@ -12,6 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad.dropped import linear_of_dropped
+from llmad.thin import columns, emulated, rows
+
+_FEW = 64  # tokens; for fewer the copies take longer than they save
 
 
 class Linear(nn.Linear):
@@ -24,7 +23,7 @@ class Linear(nn.Linear):
     def of_dropped(self, input: Tensor, share: float) -> Tensor:
         """The map of an input of which a share is dropped; neither what is left of it nor a mask is kept."""
         if not share or not eager(input):
-            plain: Tensor = self(F.dropout(input, share))
+            plain: Tensor = self(F.dropout(input, share) if share else input)
             return plain
         weight, bias = self._as(input)
         out = linear_of_dropped(input, weight, share)
@@ -44,23 +43,15 @@ class Linear(nn.Linear):
         weight, bias = self._as(input)
         if isinstance(scale, Tensor):
             weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0
-        wide = base.reshape(-1, self.out_features)
-        out = torch.addmm(wide, columns(input), rows(weight.T), alpha=scale).view(base.shape)
+        wide, narrow, weight = base.reshape(-1, self.out_features), input.reshape(-1, self.in_features), weight.T
+        if len(narrow) > _FEW or emulated(base):  # torch's own gradients go by the layouts that it finds
+            narrow, weight = columns(narrow), rows(weight)
+        out = torch.addmm(wide, narrow, weight, alpha=scale).view(base.shape)
         return out if bias is None else out.add_(bias, alpha=scale)
 
     def _as(self, input: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias in the dtype of the input."""
         return self.weight.to(input.dtype), None if self.bias is None else self.bias.to(input.dtype)
-
-
-def columns(input: Tensor) -> Tensor:
-    """(..., r) as (all, r), column by column in memory."""
-    return rows(input.reshape(-1, input.shape[-1]).T).T
-
-
-def rows(matrix: Tensor) -> Tensor:
-    """The matrix, row by row in memory."""
-    return matrix.contiguous()
 
 
 def eager(input: Tensor) -> bool:

@@ -1,16 +1,16 @@
-"""A low-rank update of a linear map, with the fewest passes over its activations that torch allows.
+"""Low-rank updates of a linear map, with the fewest passes over its activations that torch allows.
 
     out = base(x) + scale * B A (x * keep) / (1 - share)        A (r, in_features), B (out_features, r)
 
 Where the base is torch's own frozen linear map, one function computes both halves, so that the update is added to the
 base's output, and its gradient to the base's gradient, where they lie. It keeps x and r numbers a token; the mask is
-drawn again from its seed. Of an x that is a product whose factors are kept anyway, nothing is kept. Any other base
-is called as it is.
+drawn again from its seed. Of an x that is a product whose factors are kept anyway, nothing is kept. Several updates,
+each for a run of the rows, are computed in the same function. Any other base is called as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,21 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad.dropped import Drop, draw
-from llmad.layers import Linear, columns, eager, rows
+from llmad.layers import Linear, eager
+from llmad.thin import across, emulated, rows, thin, widen_
 
 Base = Callable[[Tensor], Tensor]
+
+
+class Update(NamedTuple):
+    """An update of a run of tokens: from `start` to before `stop`, counted through all leading sizes of the input."""
+
+    start: int
+    stop: int | None
+    down: Tensor
+    up: Tensor
+    scale: float
+    drop: Drop | None
 
 
 def low_rank(base: Base, x: Tensor, down: Linear, up: Linear, scale: float, share: float) -> Tensor:
@@ -35,19 +47,24 @@ def low_rank(base: Base, x: Tensor, down: Linear, up: Linear, scale: float, shar
         scale: of the update.
         share: of the update's input that is dropped.
     """
-    linear = _frozen_linear(base, x) if eager(x) else None
+    linear = frozen_linear(base, x)
     if linear is None:
         return up.onto(base(x), down.of_dropped(x, share), scale)
-    drop = draw(share) if share else None
+    return updated(linear, x, [Update(0, None, down.weight, up.weight, scale, draw(share) if share else None)])
+
+
+def updated(linear: nn.Linear, x: Tensor, updates: Sequence[Update]) -> Tensor:
+    """What a linear map of `frozen_linear` makes of x, with updates of runs of tokens that do not overlap."""
     if not torch.is_grad_enabled():
-        return _updated(x, linear, down.weight, up.weight, scale, drop)[0]
-    out: Tensor = _apply(x, _factors(x), linear, down.weight, up.weight, scale, drop)
+        return _updated(x, linear, updates)[0]
+    matrices = [matrix for update in updates for matrix in (update.down, update.up)]
+    out: Tensor = _apply(x, _factors(x), linear, updates, *matrices)
     return out
 
 
-def _frozen_linear(base: Base, x: Tensor) -> nn.Linear | None:
-    """The module whose own forward the base is, if it is torch's linear map, plain and frozen."""
-    if not (isinstance(base, MethodType) and base.__func__ is nn.Linear.forward):
+def frozen_linear(base: Base, x: Tensor) -> nn.Linear | None:
+    """The module whose own forward the base is, if it is torch's linear map, plain and frozen, and meets x eagerly."""
+    if not (isinstance(base, MethodType) and base.__func__ is nn.Linear.forward and eager(x)):
         return None
     linear: nn.Linear = base.__self__  # type: ignore[assignment]
     own = [one for one in linear._parameters.values() if one is not None]  # a hook may hold others in their place
@@ -74,18 +91,21 @@ def _kept(node: Any, place: int, name: str, x: Tensor) -> Tensor | None:
     return factor if factor.grad_fn is node.next_functions[place][0] else None
 
 
-def _updated(
-    x: Tensor, linear: nn.Linear, down: Tensor, up: Tensor, scale: float, drop: Drop | None
-) -> tuple[Tensor, Tensor]:
-    """The output (..., out_features), and the middle of the update, (all, r)."""
-    middle = F.linear(drop(x) if drop else x, down.to(x.dtype)).flatten(0, -2)
+def _updated(x: Tensor, linear: nn.Linear, updates: Sequence[Update]) -> tuple[Tensor, list[Tensor]]:
+    """The output (..., out_features), and the middle of each update, (its tokens, r)."""
+    flat = x.reshape(-1, x.shape[-1])
     out = F.linear(x, linear.weight, linear.bias)
-    out.view(-1, len(up)).addmm_(columns(middle), rows(up.to(x.dtype).T), alpha=scale)
-    return out, middle
+    wide, middles = out.view(-1, out.shape[-1]), []
+    for start, stop, down, up, scale, drop in updates:
+        own = flat[start:stop]
+        middle = thin(drop(own) if drop else own, down.to(x.dtype))
+        widen_(wide[start:stop], middle, up.to(x.dtype).T, scale)
+        middles.append(middle)
+    return out, middles
 
 
 class _Update(torch.autograd.Function):
-    """The frozen map and its update in one."""
+    """The frozen map and its updates in one."""
 
     @staticmethod
     def forward(
@@ -93,46 +113,47 @@ class _Update(torch.autograd.Function):
         x: Tensor,
         factors: tuple[Tensor, Tensor] | None,
         linear: nn.Linear,
-        down: Tensor,
-        up: Tensor,
-        scale: float,
-        drop: Drop | None,
+        updates: Sequence[Update],
+        *matrices: Tensor,
     ) -> Tensor:
-        out, middle = _updated(x, linear, down, up, scale, drop)
-        ctx.save_for_backward(linear.weight, down, up, middle, *(factors or (x,)))
-        ctx.scale, ctx.drop = scale, drop
+        out, middles = _updated(x, linear, updates)
+        ctx.save_for_backward(linear.weight, *(factors or (x,)), *matrices, *middles)
+        ctx.runs = [(start, stop, scale, drop) for start, stop, _, _, scale, drop in updates]
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        weight, down, up, middle, *kept = ctx.saved_tensors
+        count, wants = len(ctx.runs), ctx.needs_input_grad
+        weight, *kept = ctx.saved_tensors
+        kept, matrices, middles = kept[: -3 * count], kept[-3 * count : -count], kept[-count:]
         x = kept[0] * kept[1] if len(kept) == 2 else kept[0]
-        wide, wants = gradient.reshape(-1, len(up)), ctx.needs_input_grad
-        narrow = (rows(up.to(x.dtype).T) @ wide.T).mul_(ctx.scale).T  # (all, r)
-        to_x = to_down = to_up = None
-        if wants[0]:
-            to_x = _to_input(wide, weight, narrow, down.to(x.dtype), ctx.drop, x)
-        if wants[3]:
-            dropped = ctx.drop(x) if ctx.drop else x
-            to_down = (rows(narrow).T @ dropped.reshape(-1, x.shape[-1])).to(down.dtype)
-        if wants[4]:
-            to_up = (middle.T @ wide).T.to(up.dtype).mul_(ctx.scale)
-        return to_x, None, None, to_down, to_up, None, None
+        flat, wide = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        to_x = _product(wide, weight) if wants[0] else None
+        found: list[Tensor | None] = []
+        for number, (start, stop, scale, drop) in enumerate(ctx.runs):
+            down, up, middle = matrices[2 * number], matrices[2 * number + 1], middles[number]
+            own, out = flat[start:stop], wide[start:stop]
+            narrow = thin(out, up.to(x.dtype).T).mul_(scale)  # (tokens, r)
+            if to_x is not None:
+                _add_(to_x[start:stop], narrow, down.to(x.dtype), drop)
+            to_down, to_up = wants[4 + 2 * number : 6 + 2 * number]
+            found.append(across(narrow, drop(own) if drop else own).to(down.dtype) if to_down else None)
+            found.append(across(middle, out).T.to(up.dtype).mul_(scale) if to_up else None)
+        return to_x if to_x is None else to_x.view(x.shape), None, None, None, *found
 
 
-def _to_input(wide: Tensor, weight: Tensor, narrow: Tensor, down: Tensor, drop: Drop | None, x: Tensor) -> Tensor:
-    """The gradient of x: that of the map, and that of the update added to it."""
-    to_x = _product(wide, weight)
+def _add_(to_x: Tensor, narrow: Tensor, down: Tensor, drop: Drop | None) -> None:
+    """Add an update's part of the gradient of its input."""
     if drop is None:
-        return to_x.addmm_(narrow, down).view(x.shape)
-    return to_x.view(x.shape).add_(drop((narrow @ down).view(x.shape)))
+        widen_(to_x, narrow, down)
+    else:
+        to_x.add_(drop(narrow @ down))
 
 
 def _product(wide: Tensor, weight: Tensor) -> Tensor:
     """`wide @ weight`; CPUs without instructions for half precision are ten times faster with the weight turned."""
-    slow = wide.device.type == "cpu" and wide.dtype in (torch.bfloat16, torch.float16)
-    return F.linear(wide, rows(weight.T)) if slow else wide @ weight
+    return F.linear(wide, rows(weight.T)) if emulated(wide) else wide @ weight
 
 
 _apply: Callable[..., Any] = _Update.apply
