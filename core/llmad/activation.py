@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 
 from torch import nn
 
-from llmad.attachment import attached, named, state
+from llmad.attachment import named, state
 from llmad.composition import Names, Stage, acting, by_row, stack, without
-from llmad.dice import Dice
+from llmad.dice import Dice, rolling
 from llmad.errors import UsageError
 from llmad.module import AdapterModule
 from llmad.site import Site
@@ -56,19 +55,21 @@ def per_row(model: nn.Module, rows: Sequence[Names]) -> AbstractContextManager[n
     return _within(model, _by_row(model, rows))
 
 
-def taking_turns(model: nn.Module, rows: Sequence[str], dice: Mapping[str, Dice]) -> AbstractContextManager[nn.Module]:
+@contextmanager
+def taking_turns(model: nn.Module, rows: Sequence[str], dice: Mapping[str, Dice]) -> Iterator[nn.Module]:
     """Within the block each row of a batch has the adapter given for it, which draws random numbers from its own dice.
 
     Raises:
         UsageError: as `per_row` does.
     """
-    return _within(model, [replace(stage, dice=dice[stage.names[0]]) for stage in _by_row(model, rows)])
+    with _within(model, _by_row(model, rows)), rolling(dice):
+        yield model
 
 
 def _by_row(model: nn.Module, rows: Sequence[Names]) -> list[Stage]:
     stages = _checked(model, by_row(rows))
     for name in acting(stages):
-        for site in attached(model, name).modules:
+        for site in named(model, name).modules:
             if site.stack:
                 reason = f"adapter {name!r} sits at {site.label}, where tokens of all rows are mixed"
                 raise UsageError("not-by-row", reason, "give it all rows, or place it elsewhere")

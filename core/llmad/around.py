@@ -6,7 +6,6 @@ a fused linear, and act on some rows of the batch; the rest of the output stays 
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llmad.composition import Stage
-from llmad.dice import Dice
+from llmad.dice import dice_of
 from llmad.module import AdapterModule
 from llmad.packed import packed_rows
 from llmad.part import Part, part
@@ -42,12 +41,13 @@ def around(call: Call, acting: Acting) -> Call:
     place = cast(type, type(adapter.host))
     if site.before:
         return _Before(call, update, site.rows, acting.stage, place)
-    return _After(call, update, site.rows, acting.stage, place, site.residual)
+    plain = site.rows is None and acting.stage.rows is None and issubclass(place, nn.Linear)
+    return _After(call, update, site.rows, acting.stage, place, site.residual, plain)
 
 
 def drawing(update: Call, stage: Stage) -> Call:
-    """What acts, with random numbers from the stage's own dice if it has any."""
-    return update if stage.dice is None else _Drawing(update, stage.dice)
+    """What acts, with random numbers from its own dice where rows have adapters of their own."""
+    return update if stage.rows is None else _Drawing(update, stage.names[0])
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class _Whole:
         packed = packed_rows()
         size = next((value.shape[0] for value in kwargs.values() if isinstance(value, Tensor)), 1)
         rows = self.stage.mask(len(packed.text) if packed else size)
-        with self.stage.dice or nullcontext():
+        with dice_of(self.stage.names[0]):
             return self.adapter(self.call, rows=rows, **kwargs)
 
 
@@ -88,10 +88,10 @@ class _Drawing:
     """The adapter draws its random numbers from a stream of its own."""
 
     adapter: Call
-    dice: Dice
+    name: str
 
     def __call__(self, base: Call, x: Tensor) -> Tensor:
-        with self.dice:
+        with dice_of(self.name):
             out: Tensor = self.adapter(base, x)
         return out
 
@@ -119,7 +119,8 @@ class _Before:
 class _After:
     """The adapter transforms the hidden states that go out: all, or the rows of a role; before the residual.
 
-    Where the adapter is for some rows of the batch only, the base still computes all rows at once.
+    Where the adapter is for some rows of the batch only, the base still computes all rows at once. `plain` says that
+    all rows of one input go in and of one output come out, with nothing to be put back.
     """
 
     call: Call
@@ -128,11 +129,7 @@ class _After:
     stage: Stage
     place: type
     residual: str | None
-
-    @property
-    def plain(self) -> bool:
-        """Whether all rows of one input go in and of one output come out, with nothing to be put back."""
-        return self.rows is None and self.stage.rows is None and issubclass(self.place, nn.Linear)
+    plain: bool
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.plain and len(args) == 1 and not kwargs:

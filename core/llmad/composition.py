@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, arange, isin, tensor
 
-from llmad.dice import Dice
 from llmad.errors import ModelError, UsageError
 
 Names = str | Sequence[str] | None  # one adapter or a sum `a+b`, a stack of them, or none
@@ -24,13 +23,11 @@ class Stage:
         names: the adapters; several act side by side.
         rows: numbers of the rows, of a batch of `batch`; all where None.
         batch: how many rows the numbers were given for.
-        dice: what the adapters draw random numbers from; torch's one stream where None.
     """
 
     names: tuple[str, ...]
     rows: tuple[int, ...] | None = None
     batch: int = 0
-    dice: Dice | None = None
 
     def mask(self, size: int) -> Tensor | None:
         """Which of `size` rows are meant, (size,) of bool; None where all are.

@@ -1,5 +1,7 @@
 """Dice: a stream of random numbers of its own within torch's, so that what is trained together draws as if alone."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +33,26 @@ class Dice:
         _outer.pop()
         if self is not _outer[-1]:
             _switch(self, _outer[-1])
+
+
+@contextmanager
+def rolling(dice: Mapping[str, Dice]) -> Iterator[None]:
+    """Within the block these are the dice of adapters by their names."""
+    global _owned
+    before, _owned = _owned, dice
+    try:
+        yield
+    finally:
+        _owned = before
+
+
+def dice_of(name: str) -> AbstractContextManager[Any]:
+    """What an adapter draws from: its own dice, or the stream that goes on."""
+    return _owned.get(name, _ONE_STREAM)
+
+
+_owned: Mapping[str, Dice] = {}  # no context variable: backward passes draw again in threads of their own
+_ONE_STREAM = nullcontext()
 
 
 def _switch(before: "Dice", after: "Dice") -> "Dice":

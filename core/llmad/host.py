@@ -6,10 +6,12 @@ keys, and quantised linears keep their own forward. Swapping the class back give
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, partial, reduce, wraps
 from types import MethodType
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from llmad import placement
@@ -23,6 +25,7 @@ from llmad.turns import around_all, turns
 
 _SLOTS = "_llmad_sites"  # name and slot of each adapter here to its site
 _ACTIVE = "_llmad_active"  # the stages of active adapters, innermost first; one list for the whole model
+_CHAIN = "_llmad_chain"  # what a call goes through, made for the stages that were active last
 
 
 class Host:
@@ -30,13 +33,36 @@ class Host:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward with the active adapters around it, the first of them innermost."""
-        call = super().forward  # type: ignore[misc]  # the module's own class comes next
-        every = list(acting_here(cast(nn.Module, self)))
-        if experts := [acting for acting in every if acting.site.stack]:
-            call = routed(cast(nn.Module, self), call, _by_expert(experts))
-        for group in turns(acting for acting in every if not acting.site.stack):
-            call = around_all(call, group)
-        return call(*args, **kwargs)
+        own = self.__dict__
+        chain: _Chain | None = own.get(_CHAIN)
+        if chain is None or chain.stages != own[_ACTIVE] or chain.outdated or torch.compiler.is_compiling():
+            chain = _chain(cast(nn.Module, self), super().forward)  # type: ignore[misc]  # of the module's own class
+            own[_CHAIN] = chain
+        return chain.call(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """A call of a host with the adapters around it, the stages that it was made for, and the adapters' parts."""
+
+    stages: list[Stage]
+    parts: list[nn.Module]
+    call: Call
+
+    @property
+    def outdated(self) -> bool:
+        """Whether an adapter was offloaded with the base since."""
+        return any("_hf_hook" in part.__dict__ for part in self.parts)
+
+
+def _chain(module: nn.Module, call: Call) -> _Chain:
+    every = list(acting_here(module))
+    if experts := [acting for acting in every if acting.site.stack]:
+        call = routed(module, call, _by_expert(experts))
+    for group in turns(acting for acting in every if not acting.site.stack):
+        call = around_all(call, group)
+    parts = [part for acting in every for adapter in acting.adapters for part in adapter.modules()]
+    return _Chain(list(getattr(module, _ACTIVE)), parts, call)
 
 
 def _by_expert(every: list[Acting]) -> Wraps:
@@ -82,6 +108,7 @@ def mount(module: nn.Module, name: str, site: Site, adapter: AdapterModule, acti
         adapters[name] = nn.ModuleDict()
     cast(nn.ModuleDict, adapters[name])[site.slot] = adapter
     getattr(module, _SLOTS)[name, site.slot] = site
+    vars(module).pop(_CHAIN, None)
 
 
 def unmount(module: nn.Module, name: str) -> None:
@@ -90,6 +117,7 @@ def unmount(module: nn.Module, name: str) -> None:
     del adapters[name]
     for key in [key for key in places if key[0] == name]:
         del places[key]
+    vars(module).pop(_CHAIN, None)
     if not adapters:
         del module.adapters
         delattr(module, _SLOTS)

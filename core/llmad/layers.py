@@ -1,6 +1,6 @@
 """Layers that keep their weights in one dtype and compute in another, by the products that are quick for narrow maps.
 
-    down    (..., wide) to (..., r)        up    (..., r) to (..., wide)        r is small beside both
+down    (..., wide) to (..., r)        up    (..., r) to (..., wide)        r is small beside both
 """
 
 import torch

@@ -102,6 +102,13 @@ class AdapterModule(_Module):
         found: AdapterModule = adapters[name][self.site.slot]
         return found
 
+    def as_low_rank(self) -> "tuple[Linear, Linear, float, float] | None":
+        """The arguments of `low_rank` beyond base and x, where that is all that `forward` does; by default None.
+
+        Several adapters at one place, each for rows of its own, are then computed at once.
+        """
+        return None
+
     def fold(self, weight: "Tensor", bias: "Tensor | None") -> "tuple[Tensor, Tensor | None]":
         """The weight and bias that do alone what the place and the module do together; used to merge.
 

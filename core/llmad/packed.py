@@ -25,7 +25,7 @@ class Rows:
     @property
     def lengths(self) -> tuple[int, ...]:
         """How long each row is within the model's attention."""
-        return tuple(map(sum, zip(self.text, *self.added.values(), strict=True)))
+        return tuple(map(sum, zip(self.text, *self.added.values(), strict=True))) if self.added else self.text
 
     def lengthen(self, module: nn.Module, counts: tuple[int, ...]) -> tuple[int, ...]:
         """Have the attention know of the virtual tokens that a module puts before each row.

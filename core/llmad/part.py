@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -53,7 +54,13 @@ def part(stage: Stage, x: Tensor) -> Part | None:
     flat = x.dim() > 1 and x.shape[0] in (sum(packed.text), sum(packed.lengths))
     dim = 0 if flat else 1
     outside = x.shape[dim] == sum(packed.text)  # of what puts virtual tokens before the rows
-    return _between(stage.rows, [0, *accumulate(packed.text if outside else packed.lengths)], dim)
+    return _between(stage.rows, _edges(packed.text if outside else packed.lengths), dim)
+
+
+@lru_cache(64)  # every place of a forward pass asks for the same
+def _edges(lengths: tuple[int, ...]) -> list[int]:
+    """Where rows of these lengths begin, and where the last one ends."""
+    return [0, *accumulate(lengths)]
 
 
 def _between(own: tuple[int, ...], edges: Sequence[int], dim: int) -> Part:

@@ -6,13 +6,20 @@ joined once, and the place is asked once for all rows.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmad.around import Acting, Call, around, drawing, same, take_hidden
+from llmad.dice import dice_of
+from llmad.dropped import draw
+from llmad.layers import Linear
+from llmad.low_rank import Update, frozen_linear, updated
 from llmad.part import part
+
+LowRank = tuple[Linear, Linear, float, float]
 
 
 def turns(every: Iterable[Acting]) -> Iterator[list[Acting]]:
@@ -55,6 +62,11 @@ class _Turns:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         adapter = self.group[0].adapters[0]
         x, args, kwargs = take_hidden(cast(type, type(adapter.host)), args, kwargs)
+        if (linear := frozen_linear(self.call, x)) and (low := _low_rank(self.group)):
+            return updated(linear, x, [_update(acting, own, x) for acting, own in zip(self.group, low, strict=True)])
+        return self._one_by_one(x, args, kwargs)
+
+    def _one_by_one(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cut = _cut(self.group, x)
         pieces = cut.pieces(x)
         if self.group[0].site.before:
@@ -74,6 +86,32 @@ class _Turns:
 
         joined = cut.joined([update(base(n), pieces[n]) if update else done[n] for n, update in enumerate(cut.updates)])
         return (joined, *whole[1:]) if isinstance(whole, tuple) else joined
+
+
+def _low_rank(group: list[Acting]) -> list[LowRank] | None:
+    """What the adapters are, where all are low-rank updates of the place's output and nobody watches their calls."""
+    if group[0].site.before:
+        return None
+    found = [None if _watched(acting.adapters[0]) else acting.adapters[0].as_low_rank() for acting in group]
+    return None if None in found else cast(list[LowRank], found)
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
+
+
+def _update(acting: Acting, own: LowRank, x: Tensor) -> Update:
+    """An adapter's update, with the tokens that it is for."""
+    down, up, scale, share = own
+    found = part(acting.stage, x)
+    assert found is not None
+    assert isinstance(found.where, slice)
+    inner = prod(x.shape[found.dim + 1 : -1])  # tokens of each entry along the dimension
+    drop = None
+    if share:
+        with dice_of(acting.stage.names[0]):
+            drop = draw(share)
+    return Update(found.where.start * inner, found.where.stop * inner, down.weight, up.weight, scale, drop)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ Kaiming-uniform as in the authors' code (`init=zero`) or N(0, 0.02) (`init=paper
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmad import AdapterModule, AdapterSpec, Site, hookimpl
 from llmad_plugins.adapters.low_rank import LowRank
@@ -33,7 +33,11 @@ class LoRALayer(LowRank):
 
     def forward(self, base: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor":
         """The place's output plus the update."""
-        return self.low_rank(base, x, self.down, self.up, self.scale, self.dropout * self.training)
+        return self.low_rank(base, x, *self.as_low_rank())
+
+    def as_low_rank(self) -> tuple[Any, Any, float, float]:
+        """A, B, the scale, and the share that is dropped."""
+        return self.down, self.up, self.scale, self.dropout * self.training
 
 
 @hookimpl
