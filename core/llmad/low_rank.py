@@ -97,9 +97,9 @@ def _updated(x: Tensor, linear: nn.Linear, updates: Sequence[Update]) -> tuple[T
     out = F.linear(x, linear.weight, linear.bias)
     wide, middles = out.view(-1, out.shape[-1]), []
     for start, stop, down, up, scale, drop in updates:
-        own = flat[start:stop]
-        middle = thin(drop(own) if drop else own, down.to(x.dtype))
-        widen_(wide[start:stop], middle, up.to(x.dtype).T, scale)
+        own = _run(flat, start, stop)
+        middle = thin(drop(own) if drop else own, _as(down, x))
+        widen_(_run(wide, start, stop), middle, _as(up, x).T, scale)
         middles.append(middle)
     return out, middles
 
@@ -133,14 +133,23 @@ class _Update(torch.autograd.Function):
         found: list[Tensor | None] = []
         for number, (start, stop, scale, drop) in enumerate(ctx.runs):
             down, up, middle = matrices[2 * number], matrices[2 * number + 1], middles[number]
-            own, out = flat[start:stop], wide[start:stop]
-            narrow = thin(out, up.to(x.dtype).T).mul_(scale)  # (tokens, r)
+            own, out = _run(flat, start, stop), _run(wide, start, stop)
+            narrow = thin(out, _as(up, x).T).mul_(scale)  # (tokens, r)
             if to_x is not None:
-                _add_(to_x[start:stop], narrow, down.to(x.dtype), drop)
+                _add_(_run(to_x, start, stop), narrow, _as(down, x), drop)
             to_down, to_up = wants[4 + 2 * number : 6 + 2 * number]
-            found.append(across(narrow, drop(own) if drop else own).to(down.dtype) if to_down else None)
-            found.append(across(middle, out).T.to(up.dtype).mul_(scale) if to_up else None)
+            found.append(_as(across(narrow, drop(own) if drop else own), down) if to_down else None)
+            found.append(_as(across(middle, out).T, up).mul_(scale) if to_up else None)
         return to_x if to_x is None else to_x.view(x.shape), None, None, None, *found
+
+
+def _run(flat: Tensor, start: int, stop: int | None) -> Tensor:
+    return flat if stop is None else flat[start:stop]
+
+
+def _as(one: Tensor, other: Tensor) -> Tensor:
+    """In the dtype of another; `to` takes longer to find that there is nothing to do."""
+    return one if one.dtype == other.dtype else one.to(other.dtype)
 
 
 def _add_(to_x: Tensor, narrow: Tensor, down: Tensor, drop: Drop | None) -> None:

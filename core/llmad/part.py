@@ -17,13 +17,13 @@ class Part:
     """Some entries along one dimension: a slice where they lie side by side, their numbers elsewhere."""
 
     dim: int
-    where: slice | Tensor
+    where: slice | tuple[int, ...]
 
     def take(self, x: Tensor) -> Tensor:
         """These entries of `x`."""
         if isinstance(self.where, slice):
             return x.narrow(self.dim, self.where.start, self.where.stop - self.where.start)
-        return x.index_select(self.dim, self.where.to(x.device))
+        return x.index_select(self.dim, torch.tensor(self.where, device=x.device))
 
     def put(self, x: Tensor, own: Tensor) -> Tensor:
         """`x` with `own` in place of these entries."""
@@ -31,7 +31,7 @@ class Part:
             before = x.narrow(self.dim, 0, self.where.start)
             after = x.narrow(self.dim, self.where.stop, x.shape[self.dim] - self.where.stop)
             return torch.cat((before, own, after), dim=self.dim)
-        return x.index_copy(self.dim, self.where.to(x.device), own)
+        return x.index_copy(self.dim, torch.tensor(self.where, device=x.device), own)
 
 
 def part(stage: Stage, x: Tensor) -> Part | None:
@@ -48,23 +48,29 @@ def part(stage: Stage, x: Tensor) -> Part | None:
         return None
     packed = packed_rows()
     if packed is None:
-        times = stage.times(x.shape[0])
-        return _between(stage.rows, range(0, x.shape[0] + 1, times), 0)
-    stage.times(len(packed.text))
-    flat = x.dim() > 1 and x.shape[0] in (sum(packed.text), sum(packed.lengths))
+        return _of_rows(stage, x.shape[0])
+    return _of_packed(stage, packed.text, packed.lengths, x.shape[:2])
+
+
+@lru_cache(256)  # every place of a forward pass asks for the same
+def _of_rows(stage: Stage, size: int) -> Part:
+    assert stage.rows is not None
+    return _between(stage.rows, range(0, size + 1, stage.times(size)), 0)
+
+
+@lru_cache(256)
+def _of_packed(stage: Stage, text: tuple[int, ...], lengths: tuple[int, ...], sizes: tuple[int, ...]) -> Part:
+    """Of rows that have `lengths` tokens, or only those of their text before virtual ones are put before them."""
+    assert stage.rows is not None
+    stage.times(len(text))
+    flat = len(sizes) > 1 and sizes[0] in (sum(text), sum(lengths))
     dim = 0 if flat else 1
-    outside = x.shape[dim] == sum(packed.text)  # of what puts virtual tokens before the rows
-    return _between(stage.rows, _edges(packed.text if outside else packed.lengths), dim)
-
-
-@lru_cache(64)  # every place of a forward pass asks for the same
-def _edges(lengths: tuple[int, ...]) -> list[int]:
-    """Where rows of these lengths begin, and where the last one ends."""
-    return [0, *accumulate(lengths)]
+    outside = sizes[dim] == sum(text)  # of what puts virtual tokens before the rows
+    return _between(stage.rows, [0, *accumulate(text if outside else lengths)], dim)
 
 
 def _between(own: tuple[int, ...], edges: Sequence[int], dim: int) -> Part:
     """What is between the edges of some rows."""
     if own == tuple(range(own[0], own[-1] + 1)):
         return Part(dim, slice(edges[own[0]], edges[own[-1] + 1]))
-    return Part(dim, torch.cat([torch.arange(edges[row], edges[row + 1]) for row in own]))
+    return Part(dim, tuple(entry for row in own for entry in range(edges[row], edges[row + 1])))

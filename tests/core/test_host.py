@@ -1,5 +1,6 @@
 """The host's way of calling: where the adapter stands, what it sees, and what goes on beside it."""
 
+import copy
 import inspect
 
 import accelerate
@@ -10,6 +11,7 @@ from torch import nn
 import llmad
 from llmad import AdapterModule, AdapterSpec, ModelError, Sites
 from llmad.host import Host
+from llmad.turns import turns
 
 
 class Seen(AdapterModule):
@@ -253,3 +255,25 @@ def test_an_adapter_that_asks_about_something_else_leaves_the_other_roles_alone(
     q, rest = place(x).split((32, 64), dim=-1)
     assert torch.equal(rest, before[..., 32:])
     assert not torch.equal(q, before[..., :32])
+
+
+def test_what_a_call_goes_through_is_made_once_and_anew_where_something_changed(tiny, ids, perturb, monkeypatch):
+    model, made = tiny("llama"), []
+    monkeypatch.setattr("llmad.host.turns", lambda every: (made.append(1), turns(every))[1])
+    base = model(ids).logits
+    llmad.attach(model, "lora[sites=attn.q,layers=0]")
+    perturb(model)
+    adapted = model(ids).logits
+    assert torch.equal(model(ids).logits, adapted)
+    assert len(made) == 1
+    with llmad.disabled(model):
+        assert torch.equal(model(ids).logits, base)
+    llmad.attach(model, "series[sites=attn.q,layers=0]", "other")
+    perturb(model, "other")
+    assert not torch.equal(model(ids).logits, adapted)
+    llmad.activate(model, "default")
+    assert torch.equal(model(ids).logits, adapted)
+    copied = copy.deepcopy(model)
+    llmad.detach(model, "default")
+    assert torch.equal(model(ids).logits, base)
+    assert torch.equal(copied(ids).logits, adapted)

@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmad
+from llmad.activation import taking_turns
+from llmad.dice import Dice
+from llmad.dropped import draw
 from llmad.host import acting_here
 from llmad.turns import turns
+from llmad_plugins.adapters.lora import LoRALayer
 from tests.zoo import VOCABULARY, build
 
 SPECS = {"a": "lora", "b": "series[bottleneck=4]", "c": "parallel[sites=mlp,bottleneck=4]", "d": "ia3"}
@@ -69,3 +73,54 @@ def test_methods_of_other_kinds_take_turns(specs):
     for row, name in enumerate(specs):
         llmad.activate(model, name)
         torch.testing.assert_close(together[row], model(ids[row : row + 1]).logits[0], rtol=1e-4, atol=1e-5)
+
+
+LORAS = {"a": "lora[r=4,dropout=0.3]", "b": "lora[r=8]", "c": "lora[r=2,rslora=true]"}
+
+
+def train_step(model, names, dice):
+    """Logits and gradients."""
+    with taking_turns(model, names, dice):
+        logits = model(torch.arange(3, 3 + 5 * len(names)).view(len(names), 5)).logits
+    logits.sin().sum().backward()
+    found = {}
+    for name in LORAS:
+        for key, parameter in llmad.parameters(model, name):
+            found[name, key], parameter.grad = parameter.grad, None
+    return logits, found
+
+
+def test_low_rank_updates_are_computed_at_once(monkeypatch):
+    """Values, gradients and dropout are those of each by itself, of several leading sizes, with rows in between."""
+    model, calls = adapted(LORAS).double().train(), []
+    real = LoRALayer.forward
+    monkeypatch.setattr(LoRALayer, "forward", lambda own, *args: (calls.append(own), real(own, *args))[1])
+    names = ["a", "a", None, "b", "c"]
+    fast = train_step(model, names, dice())
+    assert not calls
+    monkeypatch.setattr(LoRALayer, "as_low_rank", lambda own: None)
+    monkeypatch.setattr(LoRALayer, "forward", lambda own, base, x: plain(own, base, x))
+    slow = train_step(model, names, dice())
+    torch.testing.assert_close(fast[0], slow[0], rtol=1e-9, atol=1e-10)
+    assert fast[1].keys() == slow[1].keys()
+    for key, wanted in slow[1].items():
+        torch.testing.assert_close(fast[1][key], wanted, rtol=1e-8, atol=1e-9)
+
+
+def dice():
+    return {name: Dice(seed) for seed, name in enumerate(LORAS)}
+
+
+def plain(layer, base, x):
+    """The equation, with a mask of its own."""
+    dropped = draw(layer.dropout)(x) if layer.dropout else x
+    return base(x) + layer.scale * (dropped @ layer.down.weight.T) @ layer.up.weight.T
+
+
+def test_a_hook_on_an_adapter_is_called():
+    model, seen = adapted(LORAS), []
+    layer = model.model.layers[0].self_attn.q_proj.adapters["a"]["attn_q"]
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    with llmad.per_row(model, ["a", "b"]):
+        model(torch.ones(2, 3, dtype=torch.long))
+    assert seen == [1]
