@@ -35,10 +35,10 @@ class Acting:
 def around(call: Call, acting: Acting) -> Call:
     """Wrap adapters around a call of the module."""
     adapter, site = acting.adapters[0], acting.site
-    if adapter.whole_call:
-        return _Whole(call, adapter, acting.stage)
-    update = drawing(adapter if len(acting.adapters) == 1 else _SideBySide(acting.adapters), acting.stage)
     place = cast(type, type(adapter.host))
+    if adapter.whole_call:
+        return _Whole(call, adapter, acting.stage, _arguments(place))
+    update = drawing(adapter if len(acting.adapters) == 1 else _SideBySide(acting.adapters), acting.stage)
     if site.before:
         return _Before(call, update, site.rows, acting.stage, place)
     plain = site.rows is None and acting.stage.rows is None and issubclass(place, nn.Linear)
@@ -57,10 +57,10 @@ class _Whole:
     call: Call
     adapter: AdapterModule
     stage: Stage
+    names: list[str]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        names = _arguments(cast(type, type(self.adapter.host)))
-        kwargs |= dict(zip(names, args, strict=False))
+        kwargs |= dict(zip(self.names, args, strict=False))
         packed = packed_rows()
         size = next((value.shape[0] for value in kwargs.values() if isinstance(value, Tensor)), 1)
         rows = self.stage.mask(len(packed.text) if packed else size)
