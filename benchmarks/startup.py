@@ -4,9 +4,9 @@
     python benchmarks/startup.py --rounds 9 --only inspect --only peft
 
 Every start is a fresh process, timed from its start to its end. The arms take turns; the first round is not counted,
-since it reads the files from the disk and may write bytecode. Shown are the medians, the quartiles of the clock, and the
-median of the ratios of processor time to the `import peft` of the same round, which other work on the machine disturbs
-least. `modelling` is the import that `llmad inspect` waits for: what inspect takes beyond it is llmad's own.
+since it reads the files from the disk and may write bytecode. Shown are the medians, the quartiles of the clock, and
+the median of the ratios of processor time to the `import peft` of the same round, which other work on the machine
+disturbs least. `modelling` is the import that `llmad inspect` waits for: what inspect takes beyond it is llmad's own.
 """
 
 import argparse
