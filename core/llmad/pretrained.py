@@ -16,6 +16,7 @@ from llmad.quantizer import UNQUANTISED
 from llmad.recipe import DeviceMap
 from llmad.registry import parse_quantizer
 from llmad.source import find
+from llmad.twin import hollow
 
 _ACCELERATORS = ("cuda", "mps", "xpu")
 
@@ -180,7 +181,7 @@ def skeleton(name: str) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     try:
-        with torch.device("meta"):
+        with hollow():
             model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise _broken(name, _find(name), error) from None

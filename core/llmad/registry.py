@@ -6,7 +6,7 @@ A plugin that breaks is reported and left out; it stops nothing but a run that n
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, Literal
 
@@ -249,6 +249,7 @@ def _entry_points() -> Iterator[tuple[EntryPoint, Distribution]]:
             yield from ((entry, distribution) for entry in entries)
 
 
+@lru_cache(maxsize=1)  # one distribution brings many plugins in a row, and every look reads all its metadata
 def _identity(distribution: Distribution) -> tuple[str, str]:
     """Name and version; empty where the metadata is broken or gone."""
     try:

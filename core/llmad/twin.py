@@ -1,4 +1,7 @@
-"""Twin: the architecture of a model without its weights, to see what a forward does before the model is touched."""
+"""Twin: the architecture of a model without its weights, to see what a forward does before the model is touched.
+
+`hollow` is where anything without weights is made.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -14,12 +17,29 @@ def twin(model: nn.Module) -> Any:
     """The same architecture without weights; half precision, and expert by expert, as other products want more."""
     config = copy.deepcopy(cast(Any, model).config)
     kind = cast(Any, type(model))
-    with torch.device("meta"):
+    with hollow():
         there = kind(config).to(torch.bfloat16).eval()
     for part in (config, config.get_text_config(decoder=True)):
         with suppress(AttributeError, ValueError):
             part._experts_implementation = "eager"
     return there
+
+
+@contextmanager
+def hollow() -> Iterator[None]:
+    """Within the block modules are made without weights, and nobody takes the time to initialise what has no values."""
+    with torch.device("meta"), _Uninitialised():
+        yield
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Passes over torch's initialisers, all of which return the tensor that they are given."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import count
 
 import pytest
@@ -13,13 +14,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from llmad import report, resuming
+from llmad import checkpoint, report, resuming
 from llmad.errors import LlmadWarning, ResumeError, StorageError
 from llmad.exam import Exam
 from llmad.run import Finished, Prepared, train_adapter
 from llmad.run_dir import RunDir
 from llmad.scoring import evaluate_adapters
 from llmad.train import Step
+from tests import slain
 from tests.outage import Killed, outage
 
 STEPS = 3
@@ -184,6 +186,49 @@ def test_a_run_that_is_killed_three_times_goes_on_to_the_same_bytes(recipe, tmp_
 @pytest.mark.slow
 def test_a_run_that_is_killed_forty_times_goes_on_to_the_same_bytes(recipe, tmp_path):
     kill_for_real(recipe, tmp_path, 40, 30)
+
+
+SAVES = pytest.mark.parametrize(
+    ("after", "place"), [(1, "checkpoints"), (STEPS, "adapter")], ids=["checkpoint", "adapter"]
+)
+
+
+def slay(recipe, straight, tmp_path, after, place, every):
+    """Kill a run, once it is after a step, before one of `every` calls that change the disk; all goes on from there."""
+    path = tmp_path / "run"
+    words = json.dumps(recipe(path).model_dump(mode="json"))
+    command = [sys.executable, "-W", "ignore", slain.__file__, str(path), str(after), str(every), words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
+    if done.returncode == slain.UNTRACEABLE:
+        pytest.skip("processes cannot be followed here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = [slain.Call(*call) for call in json.loads(done.stdout.splitlines()[-1])]
+    tensors = sum(len(content) for name, content in straight[0].items() if name.startswith(place))
+    assert sum(call.size for call in calls) > tensors, "something is written by calls that are not counted"
+    for killed in sorted((tmp_path / "killed").iterdir()):
+        shutil.rmtree(path, ignore_errors=True)
+        killed.rename(path)
+        assert checkpoint.newest(path / "checkpoints").step in (after, min(after + 1, STEPS)), killed.name
+        go_on(recipe(path), path)
+        assert left(path) == straight, killed.name
+        assert leftovers(path) == [], killed.name
+        print(f"{killed.name}: the same bytes")
+    print(f"{len(calls)} calls: {Counter(call.name for call in calls)}")
+
+
+@SAVES
+def test_a_save_that_is_killed_at_some_calls_of_any_library_goes_on_to_the_same_bytes(
+    recipe, straight, tmp_path, after, place
+):
+    slay(recipe, straight, tmp_path, after, place, 13)
+
+
+@pytest.mark.slow
+@SAVES
+def test_a_save_that_is_killed_at_any_call_of_any_library_goes_on_to_the_same_bytes(
+    recipe, straight, tmp_path, after, place
+):
+    slay(recipe, straight, tmp_path, after, place, 1)
 
 
 @pytest.fixture
