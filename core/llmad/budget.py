@@ -1,22 +1,19 @@
-"""Budget: what memory a run will take at its peak, part by part; and what to do where there is less.
+"""Budget: what memory a run will take at its peak, part by part.
 
 The parts are counted, not guessed: weights and optimizer state by their shapes, the step by `usage` on the longest
 batch of the schedule. The lower bound is what must be there when a forward pass is over. The upper bound adds what
 cannot be counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 from torch import Tensor, nn
 
-from llmad import memory, placement, recompute
+from llmad import memory, placement
 from llmad.batching import Batching
 from llmad.data import Example
-from llmad.errors import LlmadError
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
 from llmad.usage import Usage, Way, usage
@@ -67,15 +64,6 @@ class Budget:
         return self.room is None or self.upper <= self.room
 
 
-def plan(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> Budget | str:
-    """The budget of a run, with a cure where it may not fit; in words why there is none, where there is none."""
-    try:
-        found = estimate(model, how, schedule, examples)
-        return found if found.fits else replace(found, cure=_cure(model, how, schedule, examples))
-    except Exception as error:  # a plan stops no run
-        return f"not known: {' '.join(str(error).split())[:200] or type(error).__name__}"
-
-
 def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> Budget:
     """The budget of a run.
 
@@ -86,6 +74,7 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
         examples: its encoded rows.
 
     Raises:
+        NotCounted: the model fails where it is tried out.
         LlmadError: the step itself would.
     """
     recipe = schedule.recipe
@@ -148,47 +137,6 @@ def _base(model: nn.Module) -> int:
 def _storage(tensor: Tensor) -> tuple[int, int]:
     storage = tensor.untyped_storage()
     return storage._cdata, storage.nbytes()
-
-
-def _cure(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> str:
-    """What would fit: activation checkpointing, fewer rows at once, or both."""
-
-    def fitting(**changed: Any) -> Budget:
-        return estimate(model, how, _changed(schedule, **changed), examples)
-
-    cures = [_smaller(schedule.recipe, fitting)]
-    if not schedule.recipe.gradient_checkpointing:
-        cures.append(_again(model, schedule.recipe, fitting))
-    found = [cure for cure in cures if cure]
-    return " or ".join(found) or "not even one row at a time fits: quantise the base, or lower max_length"
-
-
-def _smaller(recipe: Recipe, estimated: Callable[..., Budget]) -> str:
-    """The largest batch that fits, with as many rows a step."""
-    rows = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
-    sizes = [size for size in range(recipe.per_device_train_batch_size - 1, 0, -1) if rows % size == 0]
-    told = [{"per_device_train_batch_size": size, "gradient_accumulation_steps": rows // size} for size in sizes]
-    place = bisect_left(told, True, key=lambda changed: estimated(**changed).fits)
-    return "" if place == len(told) else " and ".join(f"{key}={value}" for key, value in told[place].items())
-
-
-def _again(model: nn.Module, recipe: Recipe, estimated: Callable[..., Budget]) -> str:
-    """Whether activation checkpointing would do, or with how many rows at once."""
-    try:
-        recompute.enable(model)
-    except LlmadError:
-        return ""
-    try:
-        if estimated(gradient_checkpointing=True).fits:
-            return "gradient_checkpointing=true"
-        fewer = _smaller(recipe, lambda **changed: estimated(gradient_checkpointing=True, **changed))
-        return f"gradient_checkpointing=true with {fewer}" if fewer else ""
-    finally:
-        recompute.disable(model)
-
-
-def _changed(schedule: Schedule, **values: Any) -> Schedule:
-    return replace(schedule, recipe=schedule.recipe.model_copy(update=values))
 
 
 def in_words(sizes: Iterable[int]) -> tuple[str, list[str]]:

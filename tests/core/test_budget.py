@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmad import budget, memory
+from llmad import budget
 from llmad.budget import Budget
 from llmad.run import train_adapter
 from llmad.setup import set_up
@@ -13,7 +13,7 @@ def planned(told, tmp_path):
     def planned(**values):
         recipe = told(output_dir=str(tmp_path / "run"), **values)
         own = set_up(recipe, None)
-        return budget.plan(own.base.model, own.batching, own.schedule, own.encoded.examples)
+        return budget.estimate(own.base.model, own.batching, own.schedule, own.encoded.examples)
 
     return planned
 
@@ -51,39 +51,6 @@ def test_the_longest_batch_is_looked_for(told, tmp_path):
         sum(len(own.encoded.examples[row].ids) for row in batch) for _, step in own.schedule.walk(0) for batch in step
     ]
     assert sum(len(row.ids) for row in rows) == max(sizes)
-
-
-def test_what_does_not_fit_has_a_cure(planned, monkeypatch):
-    monkeypatch.setattr(budget, "_HEAP", 0)
-    small, large = (planned(per_device_train_batch_size=size) for size in (2, 8))
-    taken = part(large, "weights") + part(large, "adapter")
-    monkeypatch.setattr(memory, "free", lambda model: (small.upper + large.upper) // 2 - taken)
-    found = planned(per_device_train_batch_size=8)
-    assert not found.fits
-    sizes, _, again = found.cure.partition(" or ")
-    told = dict(pair.split("=") for pair in sizes.split(" and "))
-    batch, times = int(told["per_device_train_batch_size"]), int(told["gradient_accumulation_steps"])
-    assert (batch in (2, 4), batch * times) == (True, 8)
-    assert planned(per_device_train_batch_size=batch, gradient_accumulation_steps=times).fits
-    assert again.startswith("gradient_checkpointing=true")
-
-
-def test_where_nothing_fits_that_is_said(planned, monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda model: 0)
-    assert "not even one row" in planned().cure
-
-
-def test_an_unknown_room_warns_of_nothing(planned, monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda model: None)
-    assert planned().fits
-
-
-def test_a_plan_that_cannot_be_made_says_so(planned, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("the reason")
-
-    monkeypatch.setattr(budget, "usage", fail)
-    assert planned() == "not known: the reason"
 
 
 def test_a_run_is_told_its_budget_and_trains_the_same_with_blocks_computed_again(told, tmp_path):
