@@ -36,7 +36,7 @@ from llmad.usage import measured
 
 METHODS = ("lora", "series", "parallel", "ia3", "prompt", "prefix")
 LENGTHS = {"abacus": (64, 64)}  # of the longest row in float32 and in 16 bits
-OTHERS = (24, 10)
+OTHERS = (16, 8)
 STEPS = 2  # the second one finds the optimizer's state there
 MIB = 2**20
 Setting = tuple[str, str, str, int, str, str]  # model, method, dtype, rows, packed or padded, blocks again or not

@@ -5,6 +5,8 @@ batch of the schedule. The lower bound is what must be there when a forward pass
 cannot be counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
 """
 
+import os
+import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,8 +22,12 @@ from llmad.usage import Usage, Way, usage
 
 _ROWS = 200_000  # looked through for the longest batch
 _ROOM = 2**26  # bytes that kernels and libraries may take once
-_HEAP = 2**28  # the same on a CPU, where the C library keeps freed blocks of less than 32 MiB for itself, in pieces
 _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a step that allocators may add
+# On a CPU the count is right to a few percent, and kernels take little; but the C library keeps freed blocks of less
+# than 32 MiB, in pieces that do not fit what comes next. benchmarks/memory_plan.py measured what that comes to.
+_CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the most that it was found to be
+_BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such pieces for a byte that is kept, and for one that comes and goes
+_GIVEN_BACK = "MALLOC_MMAP_THRESHOLD_"  # has glibc give blocks of so many bytes and more back at once
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
     state = trained * (3 if recipe.gradient_accumulation_steps > 1 else 2)
     peak = max(step.peak, trained)
     parts = _parts(base, trained, state, replace(step, peak=peak), recipe)
-    upper = base + trained + state + round(peak * (1 + _SLACK[step.way])) + _room(model)
+    upper = base + trained + state + peak + _slack(model, replace(step, peak=peak))
     free = memory.free(model)
     return Budget(
         parts=parts,
@@ -94,8 +100,17 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
     )
 
 
-def _room(model: nn.Module) -> int:
-    return _HEAP if placement.device(model).type == "cpu" else _ROOM
+def _slack(model: nn.Module, step: Usage) -> int:
+    """What there may be beyond what is counted of a step."""
+    share = round(step.peak * _SLACK[step.way])
+    if placement.device(model).type != "cpu":
+        return share + _ROOM
+    if _GIVEN_BACK in os.environ:
+        return share + _CPU_ROOM
+    kept = min(step.kept, step.peak)
+    pieces = round(_BESIDE_KEPT * kept + _BESIDE_WORKING * (step.peak - kept)) + _CPU_ROOM
+    sure = step.way != "extrapolated" and platform.libc_ver()[0] == "glibc"
+    return min(pieces, share + _HEAP) if sure else share + _HEAP
 
 
 def longest(how: Batching, schedule: Schedule, examples: Sequence[Example]) -> list[Example]:

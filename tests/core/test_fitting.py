@@ -105,15 +105,15 @@ def test_errors_of_llmads_own_lines_are_known():
 
 
 def test_the_largest_cut_divides_a_step(run, monkeypatch):
-    own = run(per_device_train_batch_size=3, gradient_accumulation_steps=4)
-    uppers = {size: own.estimate(**cut(size, 12)).upper for size in (1, 2, 3, 4, 6, 12)}
-    for size in (1, 2, 3, 4, 6, 12):
+    own = run(per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    uppers = {size: own.estimate(**cut(size, 6)).upper for size in (1, 2, 3, 6)}
+    for size in (1, 2, 3, 6):
         room_for(monkeypatch, own, uppers[size])
-        assert largest(own, 12)[0] == cut(size, 12)
-        if size < 12:
-            assert largest(own, size)[0] == cut(size, 12)
+        assert largest(own, 6)[0] == cut(size, 6)
+        if size < 6:
+            assert largest(own, size)[0] == cut(size, 6)
     room_for(monkeypatch, own, uppers[1] - 1)
-    assert largest(own, 12) is None
+    assert largest(own, 6) is None
 
 
 def cut(size, rows):
@@ -136,9 +136,13 @@ def fail(error):
     raise error
 
 
+def computes_again(model):
+    return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+
+
 def test_a_model_that_computes_again_is_left_as_it_was(run):
     own = run()
     with fitting.again(own.model) as can:
         assert can
-        assert own.model.is_gradient_checkpointing
-    assert not own.model.is_gradient_checkpointing
+        assert computes_again(own.model)
+    assert not computes_again(own.model)
