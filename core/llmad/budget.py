@@ -26,7 +26,10 @@ _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a 
 # On a CPU the count is right to a few percent, and kernels take little; but the C library keeps freed blocks of less
 # than 32 MiB, in pieces that do not fit what comes next. benchmarks/memory_plan.py measured what that comes to.
 _CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the most that it was found to be
-_BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such pieces for a byte that is kept, and for one that comes and goes
+_BESIDE_KEPT, _BESIDE_WORKING = (
+    0.75,
+    3.5,
+)  # bytes of such pieces for a byte that is kept, and for one that comes and goes
 _GIVEN_BACK = "MALLOC_MMAP_THRESHOLD_"  # has glibc give blocks of so many bytes and more back at once
 
 
@@ -80,7 +83,7 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
         examples: its encoded rows.
 
     Raises:
-        NotCounted: the model fails where it is tried out.
+        NotCountedError: the model fails where it is tried out.
         LlmadError: the step itself would.
     """
     recipe = schedule.recipe
@@ -95,7 +98,7 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
         parts=parts,
         lower=base + trained + state + step.kept,
         upper=upper,
-        room=None if free is None else free + base + trained,
+        room=None if free is None else free + base + trained - memory.mapped(model),
         way=step.way,
     )
 

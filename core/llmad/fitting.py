@@ -20,7 +20,7 @@ from llmad.data import Example
 from llmad.errors import LlmadError
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
-from llmad.usage import NotCounted
+from llmad.usage import NotCountedError
 
 SIZE, TIMES, AGAIN = "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"
 Cut = dict[str, int]  # of a step's rows: how many at once, and how often
@@ -62,7 +62,7 @@ def plan(run: Run) -> Budget | str:
     try:
         found = run.estimate()
         return found if found.fits else replace(found, cure=_cure(run))
-    except NotCounted as error:  # the run is not stopped for that
+    except NotCountedError as error:  # the run is not stopped for that
         return f"not known: {error}"
 
 
@@ -80,7 +80,7 @@ def largest(run: Run, most: int, **changed: Any) -> tuple[Cut, Budget] | None:
         changed: other values of its recipe.
 
     Raises:
-        NotCounted: the model fails, and not for want of memory.
+        NotCountedError: the model fails, and not for want of memory.
         LlmadError: the step itself would.
     """
     rows = rows_a_step(run.recipe)
@@ -99,7 +99,7 @@ def _fitting(estimated: Callable[[], Budget]) -> Budget | None:
     """A budget that fits; a step that is tried out and finds no memory does not."""
     try:
         found = estimated()
-    except NotCounted as error:
+    except NotCountedError as error:
         if error.shortage:
             return None
         raise

@@ -12,7 +12,7 @@ from llmad.budget import Budget, in_words
 from llmad.errors import OutOfMemoryError
 from llmad.fitting import AGAIN, SIZE, TIMES, Cut, Run, again, largest, plan, rows_a_step
 from llmad.recipe import Recipe
-from llmad.usage import NotCounted
+from llmad.usage import NotCountedError
 
 _SLOWER = 1.5  # a step whose blocks are computed again: two forward passes and one backward, of a frozen base as long
 _BUSY = {"cpu": 32}  # tokens of a forward pass that keep a device busy: fewer take hardly less time
@@ -50,7 +50,7 @@ def pick(run: Run) -> Picked:
     try:
         plain = largest(run, rows_a_step(run.recipe))
         other = _computed_again(run) if plain is None or _idle(run, plain[0]) else None
-    except NotCounted:
+    except NotCountedError:
         return _as_given(run, "what a step takes is not known")
     if plain and not (other and _time(run, other[0]) * _SLOWER < _time(run, plain[0])):
         return _picked(run, *plain)
@@ -101,7 +101,7 @@ def _too_little(run: Run) -> OutOfMemoryError:
     try:
         with again(run.model) as can:
             found = run.estimate(**{SIZE: 1, TIMES: rows_a_step(run.recipe), **({AGAIN: True} if can else {})})
-    except NotCounted as error:
+    except NotCountedError as error:
         return OutOfMemoryError("does-not-fit", f"not even one row at a time fits: {error}", hint)
     unit, (taken, room) = in_words([found.upper, found.room or 0])
     reason = f"not even one row at a time is sure to fit: it may take {taken} {unit}, and there are {room}"

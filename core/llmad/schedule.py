@@ -28,7 +28,7 @@ class Schedule:
         return self.recipe.max_steps or max(1, round(self.recipe.num_train_epochs * self.steps_per_epoch))
 
     def walk(self, start: int) -> Iterator[tuple[int, list[list[int]]]]:
-        """The steps after `start`, each with its batches as row numbers; a step's rows are the same however it is cut."""
+        """The steps after `start`, each with its batches as row numbers; how it is cut changes no step's rows."""
         size, times = self.recipe.per_device_train_batch_size, self.recipe.gradient_accumulation_steps
         for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
             order = batches(self.lengths, size * times, self.recipe.seed, epoch)  # however a step's rows are cut

@@ -35,7 +35,7 @@ from llmad.quantization import owners
 Way = Literal["measured", "rehearsed", "extrapolated"]
 
 
-class NotCounted(Exception):
+class NotCountedError(Exception):
     """A model has failed in a step that was tried out, as it may where values are missing; the cause says in what."""
 
     @property
@@ -73,7 +73,7 @@ def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage
         examples: the rows.
 
     Raises:
-        NotCounted: the model fails in the step.
+        NotCountedError: the model fails in the step.
         LlmadError: the step itself would.
     """
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -83,7 +83,7 @@ def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage
         return extrapolated(model, how, examples)
     try:
         return rehearsed(model, how, examples)
-    except NotCounted:  # whatever a model or torch raises where values are missing
+    except NotCountedError:  # whatever a model or torch raises where values are missing
         return extrapolated(model, how, examples)
 
 
@@ -96,7 +96,7 @@ def rehearsed(model: nn.Module, how: Batching, examples: Sequence[Example]) -> U
     """What the step takes, by doing it without values.
 
     Raises:
-        NotCounted: the model asks for one.
+        NotCountedError: the model asks for one.
     """
     with _left_alone(model):
         return _counted(model, how, examples, Valueless(model), "rehearsed")
@@ -217,7 +217,7 @@ def _tried() -> Iterator[None]:
     except Exception as error:
         if _own(error):
             raise
-        raise NotCounted(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise NotCountedError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def _own(error: Exception) -> bool:

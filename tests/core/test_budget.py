@@ -1,11 +1,13 @@
 """What a run is said to take, and what is said to fit."""
 
 import pytest
+import torch
 
 from llmad import budget
 from llmad.budget import Budget
 from llmad.run import train_adapter
 from llmad.setup import set_up
+from llmad.usage import Usage
 
 
 @pytest.fixture
@@ -67,3 +69,37 @@ def test_a_run_is_told_its_budget_and_trains_the_same_with_blocks_computed_again
 def test_sizes_have_the_unit_of_the_largest():
     assert budget.in_words([2**30, 2**29]) == ("GiB", ["1.0", "0.5"])
     assert budget.in_words([2**20]) == ("MiB", ["1.0"])
+
+
+@pytest.fixture
+def on_glibc(monkeypatch):
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setattr(budget.platform, "libc_ver", lambda: ("glibc", "2.36"))
+
+
+def test_what_the_c_library_keeps_grows_with_what_comes_and_goes(on_glibc):
+    model, mib = torch.nn.Linear(2, 2), 2**20
+    kept, working = Usage(100 * mib, 0, 100 * mib, "measured"), Usage(0, 0, 100 * mib, "measured")
+    assert [budget._slack(model, step) // mib for step in (kept, working)] == [83, 276]
+    assert budget._slack(model, Usage(0, 0, 0, "measured")) == 2**23
+    large = Usage(10**10, 0, 10**10, "rehearsed")
+    assert budget._slack(model, large) == 2 * 10**9 + 2**28
+
+
+def test_what_it_gives_back_is_not_counted(on_glibc, monkeypatch):
+    step = Usage(0, 0, 100 * 2**20, "measured")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    assert budget._slack(torch.nn.Linear(2, 2), step) == 28 * 2**20
+
+
+@pytest.mark.parametrize(("way", "library"), [("extrapolated", "glibc"), ("measured", "")])
+def test_what_is_not_known_has_a_wide_bound(on_glibc, monkeypatch, way, library):
+    monkeypatch.setattr(budget.platform, "libc_ver", lambda: (library, ""))
+    assert budget._slack(torch.nn.Linear(2, 2), Usage(0, 0, 0, way)) == 2**28
+
+
+def test_weights_that_are_pages_of_a_file_are_no_room(planned, monkeypatch):
+    monkeypatch.setattr(budget.memory, "free", lambda model: 1000)
+    monkeypatch.setattr(budget.memory, "mapped", lambda model: 300)
+    found = planned()
+    assert found.room == 700 + part(found, "weights") + part(found, "adapter")

@@ -6,7 +6,7 @@ import torch
 from llmad import fitting, memory, usage
 from llmad.fitting import Run, largest, plan
 from llmad.setup import set_up
-from llmad.usage import NotCounted
+from llmad.usage import NotCountedError
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def run(told, tmp_path):
 
 def room_for(monkeypatch, run, upper):
     """Plant memory for a budget of so many bytes."""
-    taken = sum(part.bytes for part in run.estimate().parts if part.name in ("weights", "adapter"))
+    monkeypatch.setattr(memory, "free", lambda model: 0)
+    taken = run.estimate().room
     monkeypatch.setattr(memory, "free", lambda model: upper - taken)
 
 
@@ -122,13 +123,13 @@ def cut(size, rows):
 
 def test_a_step_that_finds_no_memory_does_not_fit(run, monkeypatch):
     def short(model, how, examples):
-        raise NotCounted from torch.OutOfMemoryError
+        raise NotCountedError from torch.OutOfMemoryError
 
     own = run()
     monkeypatch.setattr("llmad.budget.usage", short)
     assert largest(own, 2) is None
-    monkeypatch.setattr("llmad.budget.usage", lambda *_: fail(NotCounted("else")))
-    with pytest.raises(NotCounted):
+    monkeypatch.setattr("llmad.budget.usage", lambda *_: fail(NotCountedError("else")))
+    with pytest.raises(NotCountedError):
         largest(own, 2)
 
 
