@@ -80,7 +80,8 @@ def kept(recipe: Recipe, before: Mapping[str, Any]) -> Recipe | None:
 def _picked(run: Run, told: Mapping[str, Any], found: Budget) -> Picked:
     count, times = told[SIZE], told[TIMES]
     blocks = ", blocks computed again" if AGAIN in told else ""
-    words = f"{count:,} {'row' if count == 1 else 'rows'} at once, {times:,} times a step{blocks}"
+    often = "once" if times == 1 else f"{times:,} times"
+    words = f"{count:,} {'row' if count == 1 else 'rows'} at once, {often} a step{blocks}"
     return Picked(run.recipe.model_copy(update=dict(told)), words, found)
 
 
