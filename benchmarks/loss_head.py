@@ -19,10 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+import resident
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -140,16 +140,9 @@ def peak(told: Any) -> int:
     arm = ARMS[told.peak]
     arm(model, states[:, :2], labels[:, :2].clamp(min=0)).backward()  # what the libraries keep for themselves
     states.grad = None
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-    before = resident("VmRSS")
+    before = resident.start()
     arm(model, states, labels).backward()
-    return resident("VmHWM") - before
-
-
-def resident(which: str) -> int:
-    """A line of the process' status, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
+    return resident.peak() - before
 
 
 if __name__ == "__main__":

@@ -1,129 +1,148 @@
 """Memory of a training run, as the plan says it and as it is: lower bound, prediction, upper bound, measured.
 
     python benchmarks/memory_plan.py
-    python benchmarks/memory_plan.py --hidden 512 --layers 8 --length 128 --methods lora
+    python benchmarks/memory_plan.py --models abacus --methods lora --dtypes float32
 
-Each line is a fresh process: a LLaMA is made, its adapter attached, the budget planned, and three steps trained.
-Measured is what the resident set rises by at its peak, from the loaded model on; the plan's weights and adapter are
-left out of its figures here, as they are there before. With MALLOC_MMAP_THRESHOLD_=65536 in the environment the C
-library gives freed blocks back at once, and what is measured is what was asked for. A measured value outside of the
-bounds ends the benchmark with an error.
+Each line is a process of its own, forked off where nothing but imports has been done: a model is loaded, its adapter
+attached, the budget planned, and two steps trained. Measured is what the resident set rises by at its peak, from the
+loaded model on; the plan's weights and adapter are left out of its figures here, as they are there before. A measured
+value outside of the bounds ends the benchmark with an error. Models are the embedded one and LLaMAs of random weights,
+told as width x blocks. A processor without products of 16 bits takes minutes for them, so bfloat16 has shorter rows.
+
+With MALLOC_MMAP_THRESHOLD_=65536 in the environment the C library gives freed blocks back at once: what is measured
+then is what was asked for, which the plan heeds.
 """
 
 import argparse
-import json
-import subprocess
+import multiprocessing
 import sys
 import warnings
 from itertools import product
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any
 
-METHODS = ("lora", "series", "ia3", "prompt", "prefix")
+import resident
+import torch
+from accelerate import Accelerator
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import llmad
+from llmad import budget, pretrained, recompute, train
+from llmad.batching import Batching, batching
+from llmad.data import Example
+from llmad.recipe import Recipe
+from llmad.schedule import Schedule
+from llmad.usage import measured
+
+METHODS = ("lora", "series", "parallel", "ia3", "prompt", "prefix")
+LENGTHS = {"abacus": (64, 64)}  # of the longest row in float32 and in 16 bits
+OTHERS = (16, 8)
+STEPS = 2  # the second one finds the optimizer's state there
 MIB = 2**20
+Setting = tuple[str, str, str, int, str, str]  # model, method, dtype, rows, packed or padded, blocks again or not
 
 
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=256, help="width of the model")
-    parser.add_argument("--layers", type=int, default=4, help="blocks of the model")
-    parser.add_argument("--vocabulary", type=int, default=8000)
-    parser.add_argument("--length", type=int, default=96, help="tokens of the longest row")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rows", type=int, nargs="*", default=[8, 32], help="rows of a batch")
+    parser.add_argument("--models", nargs="*", default=["abacus", "512x8"])
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
-    parser.add_argument("--one", help="print the figures of one setting, as JSON, and stop")
+    parser.add_argument("--rows", type=int, nargs="*", default=[4, 32], help="rows of a batch")
+    parser.add_argument("--vocabulary", type=int, default=32000, help="of a LLaMA")
+    parser.add_argument("--length", type=int, help="tokens of the longest row")
     told = parser.parse_args()
-    if told.one:
-        print(json.dumps(figures(told, *told.one.split(","))))
-        return
-    print("| method | dtype | rows | again | way | lower | predicted | upper | measured | of predicted |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    outside = [setting for setting in settings(told) if not line(setting)]
+    every = settings(told)
+    print("| model | method | dtype | rows | stand | again | way | lower | predicted | upper | measured | of it |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    outside = [setting for setting in every if not line(told, setting)]
+    print(f"\n{len(every) - len(outside)} of {len(every)} within the bounds")
     if outside:
-        sys.exit(f"outside of the bounds: {'; '.join(outside)}")
+        sys.exit("\n".join(f"outside of the bounds: {setting}" for setting in outside))
 
 
-def settings(told: Any) -> list[str]:
-    """Method, dtype, rows of a batch and activation checkpointing, each a text."""
-    every = product(told.methods, told.dtypes, map(str, told.rows), ("no", "yes"))
-    return [",".join(one) for one in every if not (one[0] == "prefix" and one[3] == "yes")]
+def settings(told: Any) -> list[Setting]:
+    """Every combination; what stands before the rows' keys cannot be computed again."""
+    every = product(told.models, told.methods, told.dtypes, told.rows, ("packed", "padded"), ("no", "yes"))
+    return [one for one in every if not (one[1] == "prefix" and one[5] == "yes")]
 
 
-def line(setting: str) -> bool:
+def line(told: Any, setting: Setting) -> bool:
     """Print a setting's line; whether what was measured is within the bounds."""
-    own = sys.argv[1:]
-    command = [sys.executable, __file__, *own, "--one", setting]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = forked(told, setting)
     sizes = [found[name] / MIB for name in ("lower", "predicted", "upper", "measured")]
-    cells = [*setting.split(","), found["way"], *(f"{size:.0f} MiB" for size in sizes), f"{sizes[3] / sizes[1]:.2f}"]
+    cells = [*map(str, setting), found["way"], *(f"{size:.1f} MiB" for size in sizes), f"{sizes[3] / sizes[1]:.2f}"]
     print(f"| {' | '.join(cells)} |", flush=True)
     return bool(sizes[0] <= sizes[3] <= sizes[2])
 
 
-def figures(told: Any, method: str, dtype: str, rows: str, again: str) -> dict[str, Any]:
-    """What the plan says beyond the loaded model, and what three steps take."""
-    import torch
-    from accelerate import Accelerator
-    from transformers import LlamaConfig, LlamaForCausalLM
+def forked(told: Any, setting: Setting) -> dict[str, Any]:
+    """The figures of a setting, from a process of its own."""
+    there = multiprocessing.get_context("fork")
+    here, away = there.Pipe(duplex=False)
+    process = there.Process(target=send, args=(away, told, setting))
+    process.start()
+    away.close()
+    try:
+        found: dict[str, Any] = here.recv()
+    except EOFError:
+        sys.exit(f"{setting}: the process has ended")
+    process.join()
+    return found
 
-    import llmad
-    from llmad import budget, recompute, train
-    from llmad.batching import batching
-    from llmad.data import Example
-    from llmad.recipe import Recipe
-    from llmad.schedule import Schedule
 
+def send(pipe: Connection, told: Any, setting: Setting) -> None:
+    """The figures of a setting, into a pipe."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(told.threads)
-    torch.manual_seed(0)
-    wide = told.hidden * 8 // 3 // 32 * 32
-    sizes = {"hidden_size": told.hidden, "intermediate_size": wide, "num_hidden_layers": told.layers}
-    config = LlamaConfig(vocab_size=told.vocabulary, num_attention_heads=told.hidden // 32, **sizes)
-    model = llmad.attach(LlamaForCausalLM(config).to(getattr(torch, dtype)), method)
+    torch.set_num_threads(1)
+    pipe.send(figures(told, setting))
+
+
+def figures(told: Any, setting: Setting) -> dict[str, Any]:
+    """What the plan says beyond the loaded model, and what the steps take."""
+    name, method, dtype, count, stand, again = setting
+    model = llmad.attach(made(name, dtype, told.vocabulary), method)
     if again == "yes":
         recompute.enable(model)
-    lengths = [told.length - number % 16 for number in range(3 * int(rows))]
-    examples = [Example(tuple(range(5, 5 + n)), tuple(place > n // 2 for place in range(n))) for n in lengths]
-    asked = {"per_device_train_batch_size": int(rows), "max_steps": 3, "gradient_checkpointing": again == "yes"}
+    examples = rows(told.length or LENGTHS.get(name, OTHERS)[dtype != "float32"], STEPS * count)
+    asked = {"per_device_train_batch_size": count, "max_steps": STEPS, "gradient_checkpointing": again == "yes"}
     recipe = Recipe(backbone="none", adapter=method, task="none", **asked)
-    schedule, how = Schedule(recipe, tuple(lengths), 1e-3), batching(model, 0, True)
+    schedule = Schedule(recipe, tuple(len(row.ids) for row in examples), 1e-3)
+    how = batching(model, 0, stand == "packed")
     adam, scaler = train.optimizer(dict(llmad.parameters(model)), recipe), train.loss_scaler(model)
-    warm(model, how, examples[:1])
+    measured(model, how, examples[:1])  # what the libraries keep for themselves is there before
     plan = budget.estimate(model, how, schedule, examples)
-    device = Accelerator(cpu=True)
-    before = begin()
-    for _ in train.fit(model, [train.Trainee(schedule, examples, adam, scaler)], how, device):
-        pass
+    trainee = train.Trainee(schedule, examples, adam, scaler)
     there = sum(part.bytes for part in plan.parts if part.name in ("weights", "adapter"))
-    said = {name: getattr(plan, name) - there for name in ("lower", "predicted", "upper")}
-    return {**said, "way": plan.way, "measured": resident("VmHWM") - before}
+    said = {key: getattr(plan, key) - there for key in ("lower", "predicted", "upper")}
+    return {**said, "way": plan.way, "measured": rise(model, trainee, how)}
 
 
-def warm(model: Any, how: Any, examples: Any) -> None:
-    """What the libraries keep for themselves is there before."""
-    from llmad.usage import measured
-
-    measured(model, how, examples)
-
-
-def begin() -> int:
-    """Give back what the allocator holds, let the peak start anew, and say what is resident."""
-    import ctypes
-    import gc
-
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return resident("VmRSS")
+def made(name: str, dtype: str, vocabulary: int) -> Any:
+    """A model on the CPU."""
+    if "x" not in name:
+        return pretrained.load(name, dtype, torch.device("cpu")).model
+    torch.manual_seed(0)
+    hidden, layers = map(int, name.split("x"))
+    sizes = {"hidden_size": hidden, "intermediate_size": hidden * 8 // 3 // 32 * 32, "num_hidden_layers": layers}
+    config = LlamaConfig(vocab_size=vocabulary, num_attention_heads=hidden // 32, **sizes)
+    return LlamaForCausalLM(config).to(getattr(torch, dtype))
 
 
-def resident(which: str) -> int:
-    """A line of the process' status, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
+def rows(longest: int, count: int) -> list[Example]:
+    """Rows of several lengths, of which the second half is learnt."""
+    lengths = [longest - number % (longest // 3) for number in range(count)]
+    return [Example(tuple(range(5, 5 + n)), tuple(place > n // 2 for place in range(n))) for n in lengths]
+
+
+def rise(model: Any, trainee: train.Trainee, how: Batching) -> int:
+    """Bytes that the resident set rises by while the steps are taken."""
+    device = Accelerator(cpu=True)
+    resident.give_back()
+    before = resident.start()
+    for _ in train.fit(model, [trainee], how, device):
+        pass
+    return resident.peak() - before
 
 
 if __name__ == "__main__":

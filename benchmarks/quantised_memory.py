@@ -9,8 +9,6 @@ file count as resident then; the folder holds float32, so that no arm but the fi
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import subprocess
@@ -19,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import resident
 
 ARMS = {  # dtype, quantizer
     "float32": ("float32", None),
@@ -81,14 +81,12 @@ def measure(name: str, folder: str, tokens: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first one imports more
     dtype, quantizer = ARMS[name]
-    start = read("VmRSS")
+    start = resident.now()
     model = pretrained.load(folder, dtype, quantize=quantizer).model
     for parameter in model.parameters():
         parameter.detach().flatten()[::1024].float().sum()  # plain weights may be mapped from the file, not read yet
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed and is kept for later use is not held
-    held = read("VmRSS") - start
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS
+    resident.give_back()  # what was freed and is kept for later use is not held
+    held = resident.start() - start
 
     llmad.attach(model, "lora[sites=linear]").train()
     adam = torch.optim.AdamW([value for _, value in llmad.parameters(model)], lr=1e-4)
@@ -99,17 +97,11 @@ def measure(name: str, folder: str, tokens: int) -> dict[str, Any]:
     adam.step()
     return {
         "parameters": summary(model).total_parameters,
-        "held": held,
-        "step": read("VmHWM") - start,
+        "held": held / 1e6,
+        "step": (resident.peak() - start) / 1e6,
         "seconds": time.perf_counter() - began,
         "loss": loss.item(),
     }
-
-
-def read(key: str) -> float:
-    """A line of this process's status, in megabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(key))) * 1024 / 1e6
 
 
 if __name__ == "__main__":

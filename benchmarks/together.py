@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import peft
+import resident
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -169,16 +169,9 @@ def rise(told: argparse.Namespace, tokens: int, names: list[str]) -> float:
 
 def memory(told: argparse.Namespace) -> float:
     """MiB by which the largest resident set rises above what the libraries take."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-    before = resident("VmRSS")
+    before = resident.start()
     train(make(told), told.memory_of, told, told.tokens[0])
-    return (resident("VmHWM") - before) / 1024
-
-
-def resident(which: str) -> int:
-    """A line of the process' status, in KiB."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which))
+    return (resident.peak() - before) / 2**20
 
 
 if __name__ == "__main__":

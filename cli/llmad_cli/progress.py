@@ -175,6 +175,7 @@ def _plan(event: Prepared) -> Group:
         "checks": f"no answer is cut, every row ends with {event.end}{_looked(checks)}",
         "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
         "batches": f"{recipe.per_device_train_batch_size} rows, {event.batching}",
+        **({"picked": event.picked} if event.picked else {}),
         "memory": _memory(event.memory),
         "output": str(event.output),
     }

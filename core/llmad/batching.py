@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -18,11 +18,13 @@ class Batching:
         pad: the id to pad with.
         way: how packed rows are kept apart; None where rows are padded.
         positions: whether the model is told the positions of packed rows.
+        why: rows are padded, in a few words.
     """
 
     pad: int
     way: packing.Way | None = None
     positions: bool = True
+    why: str = field(default="", compare=False)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """One batch of these rows."""
@@ -36,16 +38,31 @@ class Batching:
 
     @property
     def name(self) -> str:
-        """In a word or two."""
+        """In a word or two; a run that is gone on with must have the same."""
         return "padded" if self.way is None else f"packed ({self.way})"
+
+    @property
+    def told(self) -> str:
+        """The same for people, who may wonder why rows are padded."""
+        return f"{self.name}: {self.why}" if self.why else self.name
 
 
 def batching(model: nn.Module, pad: int, wanted: bool) -> Batching:
     """Pack where it is wanted and the model, with what is attached to it, keeps packed rows apart."""
-    return Batching(pad, packing.way(model) if wanted else None, packing.takes_positions(model))
+    way = packing.way(model) if wanted else None
+    return Batching(pad, way, packing.takes_positions(model), "" if way else _why(model, [None], wanted))
 
 
 def batching_together(model: nn.Module, names: Sequence[str], pad: int, wanted: bool) -> Batching:
     """Pack where the model keeps packed rows apart, whichever of these adapters some of the rows have."""
-    ways = {packing.way(model, name) if wanted else None for name in names}
-    return Batching(pad, ways.pop() if len(ways) == 1 else None, packing.takes_positions(model))
+    ways = [packing.way(model, name) if wanted else None for name in names]
+    way = ways[0] if len({*ways}) == 1 else None
+    barred = [name for name, own in zip(names, ways, strict=True) if own is None]
+    return Batching(pad, way, packing.takes_positions(model), "" if way else _why(model, barred, wanted))
+
+
+def _why(model: nn.Module, names: Sequence[str | None], wanted: bool) -> str:
+    """Why rows are padded: of the adapters with these names that cannot have them packed, the first."""
+    if not wanted:
+        return "packing=false"
+    return packing.why_not(model, names[0]) if names else "the adapters need several ways of packing"

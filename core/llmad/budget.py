@@ -1,30 +1,36 @@
-"""Budget: what memory a run will take at its peak, part by part; and what to do where there is less.
+"""Budget: what memory a run will take at its peak, part by part.
 
 The parts are counted, not guessed: weights and optimizer state by their shapes, the step by `usage` on the longest
 batch of the schedule. The lower bound is what must be there when a forward pass is over. The upper bound adds what
 cannot be counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+import os
+import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 from torch import Tensor, nn
 
-from llmad import memory, placement, recompute
+from llmad import memory, placement
 from llmad.batching import Batching
 from llmad.data import Example
-from llmad.errors import LlmadError
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
 from llmad.usage import Usage, Way, usage
 
 _ROWS = 200_000  # looked through for the longest batch
 _ROOM = 2**26  # bytes that kernels and libraries may take once
-_HEAP = 2**28  # the same on a CPU, where the C library keeps freed blocks of less than 32 MiB for itself, in pieces
 _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a step that allocators may add
+# On a CPU the count is right to a few percent, and kernels take little; but the C library keeps freed blocks of less
+# than 32 MiB, in pieces that do not fit what comes next. benchmarks/memory_plan.py measured what that comes to.
+_CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the most that it was found to be
+_BESIDE_KEPT, _BESIDE_WORKING = (
+    0.75,
+    3.5,
+)  # bytes of such pieces for a byte that is kept, and for one that comes and goes
+_GIVEN_BACK = "MALLOC_MMAP_THRESHOLD_"  # has glibc give blocks of so many bytes and more back at once
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,6 @@ class Budget:
         return self.room is None or self.upper <= self.room
 
 
-def plan(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> Budget | str:
-    """The budget of a run, with a cure where it may not fit; in words why there is none, where there is none."""
-    try:
-        found = estimate(model, how, schedule, examples)
-        return found if found.fits else replace(found, cure=_cure(model, how, schedule, examples))
-    except Exception as error:  # a plan stops no run
-        return f"not known: {' '.join(str(error).split())[:200] or type(error).__name__}"
-
-
 def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> Budget:
     """The budget of a run.
 
@@ -86,6 +83,7 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
         examples: its encoded rows.
 
     Raises:
+        NotCountedError: the model fails where it is tried out.
         LlmadError: the step itself would.
     """
     recipe = schedule.recipe
@@ -94,19 +92,28 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
     state = trained * (3 if recipe.gradient_accumulation_steps > 1 else 2)
     peak = max(step.peak, trained)
     parts = _parts(base, trained, state, replace(step, peak=peak), recipe)
-    upper = base + trained + state + round(peak * (1 + _SLACK[step.way])) + _room(model)
+    upper = base + trained + state + peak + _slack(model, replace(step, peak=peak))
     free = memory.free(model)
     return Budget(
         parts=parts,
         lower=base + trained + state + step.kept,
         upper=upper,
-        room=None if free is None else free + base + trained,
+        room=None if free is None else free + base + trained - memory.mapped(model),
         way=step.way,
     )
 
 
-def _room(model: nn.Module) -> int:
-    return _HEAP if placement.device(model).type == "cpu" else _ROOM
+def _slack(model: nn.Module, step: Usage) -> int:
+    """What there may be beyond what is counted of a step."""
+    share = round(step.peak * _SLACK[step.way])
+    if placement.device(model).type != "cpu":
+        return share + _ROOM
+    if _GIVEN_BACK in os.environ:
+        return share + _CPU_ROOM
+    kept = min(step.kept, step.peak)
+    pieces = round(_BESIDE_KEPT * kept + _BESIDE_WORKING * (step.peak - kept)) + _CPU_ROOM
+    sure = step.way != "extrapolated" and platform.libc_ver()[0] == "glibc"
+    return min(pieces, share + _HEAP) if sure else share + _HEAP
 
 
 def longest(how: Batching, schedule: Schedule, examples: Sequence[Example]) -> list[Example]:
@@ -148,47 +155,6 @@ def _base(model: nn.Module) -> int:
 def _storage(tensor: Tensor) -> tuple[int, int]:
     storage = tensor.untyped_storage()
     return storage._cdata, storage.nbytes()
-
-
-def _cure(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequence[Example]) -> str:
-    """What would fit: activation checkpointing, fewer rows at once, or both."""
-
-    def fitting(**changed: Any) -> Budget:
-        return estimate(model, how, _changed(schedule, **changed), examples)
-
-    cures = [_smaller(schedule.recipe, fitting)]
-    if not schedule.recipe.gradient_checkpointing:
-        cures.append(_again(model, schedule.recipe, fitting))
-    found = [cure for cure in cures if cure]
-    return " or ".join(found) or "not even one row at a time fits: quantise the base, or lower max_length"
-
-
-def _smaller(recipe: Recipe, estimated: Callable[..., Budget]) -> str:
-    """The largest batch that fits, with as many rows a step."""
-    rows = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
-    sizes = [size for size in range(recipe.per_device_train_batch_size - 1, 0, -1) if rows % size == 0]
-    told = [{"per_device_train_batch_size": size, "gradient_accumulation_steps": rows // size} for size in sizes]
-    place = bisect_left(told, True, key=lambda changed: estimated(**changed).fits)
-    return "" if place == len(told) else " and ".join(f"{key}={value}" for key, value in told[place].items())
-
-
-def _again(model: nn.Module, recipe: Recipe, estimated: Callable[..., Budget]) -> str:
-    """Whether activation checkpointing would do, or with how many rows at once."""
-    try:
-        recompute.enable(model)
-    except LlmadError:
-        return ""
-    try:
-        if estimated(gradient_checkpointing=True).fits:
-            return "gradient_checkpointing=true"
-        fewer = _smaller(recipe, lambda **changed: estimated(gradient_checkpointing=True, **changed))
-        return f"gradient_checkpointing=true with {fewer}" if fewer else ""
-    finally:
-        recompute.disable(model)
-
-
-def _changed(schedule: Schedule, **values: Any) -> Schedule:
-    return replace(schedule, recipe=schedule.recipe.model_copy(update=values))
 
 
 def in_words(sizes: Iterable[int]) -> tuple[str, list[str]]:

@@ -70,11 +70,33 @@ def way(model: nn.Module, name: str | None = None) -> Way | None:
     Raises:
         OutOfMemoryError: there is not even memory for these.
     """
+    with _resting(model):
+        return next((how for how in _NAMES if not _fault(model, how, name)), None)
+
+
+@enough_memory("quantise the base, or take a smaller one")
+def why_not(model: nn.Module, name: str | None = None) -> str:
+    """In a few words, what of a model keeps its rows from being packed, where `way` found none: itself or its adapter.
+
+    Raises:
+        OutOfMemoryError: there is not even memory to try it.
+    """
+    with _resting(model):
+        with only(model):
+            faults = [_fault(model, how, None) for how in _NAMES]
+        if all(faults):
+            return f"{type(model).__name__} {faults[-1]}"
+        return f"the adapter {[_fault(model, how, name) for how in _NAMES][-1]}"
+
+
+@contextmanager
+def _resting(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is not in training, and keeps nothing for gradients."""
     training = [part for part in model.modules() if part.training]
     model.eval()
     try:
         with torch.no_grad():
-            return next((how for how in _NAMES if _keeps_apart(model, how, name)), None)
+            yield
     finally:
         for part in training:
             part.training = True
@@ -84,17 +106,20 @@ _TRIED = (5, 7, 4)  # lengths of the rows that are tried
 _LEAK = 1e-5  # of the logits' spread: nothing but the order of sums may change with other rows
 
 
-def _keeps_apart(model: nn.Module, how: Way, name: str | None) -> bool:
-    """Whether some rows compute packed what they compute alone, and do not heed what stands in another row."""
+def _fault(model: nn.Module, how: Way, name: str | None) -> str:
+    """Empty where some rows compute packed what they compute alone, and do not heed what stands in another row."""
     try:
         alone, packed, other = _trial(model, how, name)
     except Exception as error:  # whatever a model raises that was not made for this
         if is_shortage(error):
             raise
-        return False
+        return f"takes no packed rows ({type(error).__name__})"
     spread = float((alone - alone.mean()).abs().max())
     leak = float((packed - other)[:, _TRIED[0] :].abs().max())
-    return leak <= _LEAK * spread and float((packed - alone).abs().max()) <= _noise(model) * spread
+    if leak > _LEAK * spread:
+        return "would let a row see the one before it"
+    differs = float((packed - alone).abs().max()) > _noise(model) * spread
+    return "computes something else of packed rows" if differs else ""
 
 
 def _trial(model: nn.Module, how: Way, name: str | None) -> tuple[Tensor, Tensor, Tensor]:

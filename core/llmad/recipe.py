@@ -61,6 +61,8 @@ class Recipe(BaseModel):
         packing: put the rows of a forward pass end to end where the model keeps them apart; pad them elsewhere.
         per_device_train_batch_size: rows in one forward pass.
         gradient_accumulation_steps: forward passes in one optimizer step.
+        auto_find_batch_size: before the first step, pick how many rows go through at once, as many as fit in memory;
+            those of an optimizer step stay as the two keys above say, and a continued run keeps what was picked.
         gradient_checkpointing: keep the input of each block alone, and compute the block again for its gradients: less
             memory, more time.
         learning_rate: peak learning rate; the adapter method's own where None.
@@ -99,6 +101,7 @@ class Recipe(BaseModel):
     max_steps: PositiveInt | None = None
     per_device_train_batch_size: PositiveInt = 16
     gradient_accumulation_steps: PositiveInt = 1
+    auto_find_batch_size: bool = False
     gradient_checkpointing: bool = False
     learning_rate: PositiveFloat | None = None
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"

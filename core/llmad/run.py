@@ -62,6 +62,7 @@ class Prepared:
     learning_rate: float
     output: Path
     memory: budget.Budget | str
+    picked: str = ""
     conversations: int = 0
     resumed: Path | None = None
 
@@ -93,8 +94,9 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
     """
     with locked(resume) if resume and not dry else nullcontext():
         own = set_up(recipe, resume)
-        observe(_prepared(own))
-        if own.done == own.schedule.steps and resuming.is_over(own.run, own.recipe, own.base.model):
+        over = own.done == own.schedule.steps and resuming.is_over(own.run, own.recipe, own.base.model)
+        observe(_prepared(own, over))
+        if over:
             observe(Finished(own.run.path, {}, already=True))
         elif not dry:
             _run(own, observe, resume is None)
@@ -203,13 +205,13 @@ def _about(own: Setup) -> dict[str, Any]:
     }
 
 
-def _prepared(own: Setup) -> Prepared:
+def _prepared(own: Setup, over: bool) -> Prepared:
     first = own.rows[0]
     return Prepared(
         recipe=own.recipe,
         plan=summary(own.base.model),
         checks=own.checks,
-        batching=own.batching.name,
+        batching=own.batching.told,
         question=own.prompt.ask(first),
         answer=own.prompt.answer(first),
         end=own.base.tokenizer.eos_token,
@@ -221,7 +223,8 @@ def _prepared(own: Setup) -> Prepared:
         quantization=quantization(own.base.model),
         learning_rate=own.schedule.peak,
         output=own.run.path,
-        memory=budget.plan(own.base.model, own.batching, own.schedule, own.encoded.examples),
+        memory="none is needed, the run is over" if over else own.memory,
+        picked=own.picked.words if own.picked else "",
         conversations=own.conversations,
     )
 

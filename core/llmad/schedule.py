@@ -28,14 +28,15 @@ class Schedule:
         return self.recipe.max_steps or max(1, round(self.recipe.num_train_epochs * self.steps_per_epoch))
 
     def walk(self, start: int) -> Iterator[tuple[int, list[list[int]]]]:
-        """The steps after `start`, each with its batches as row numbers."""
-        chunk = self.recipe.gradient_accumulation_steps
+        """The steps after `start`, each with its batches as row numbers; how it is cut changes no step's rows."""
+        size, times = self.recipe.per_device_train_batch_size, self.recipe.gradient_accumulation_steps
         for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
-            order = batches(self.lengths, self.recipe.per_device_train_batch_size, self.recipe.seed, epoch)
+            order = batches(self.lengths, size * times, self.recipe.seed, epoch)  # however a step's rows are cut
             for place in range(self.steps_per_epoch):
                 step = epoch * self.steps_per_epoch + place + 1
                 if start < step <= self.steps:
-                    yield step, order[place * chunk : (place + 1) * chunk]
+                    rows = order[place]
+                    yield step, [rows[cut : cut + size] for cut in range(0, len(rows), size)]
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then the recipe's schedule down to zero."""

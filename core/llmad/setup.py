@@ -11,9 +11,23 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from llmad import adapter_dir, checkpoint, data, pretrained, prompting, recompute, resuming, rows, run_dir, train
+from llmad import (
+    adapter_dir,
+    checkpoint,
+    data,
+    fitting,
+    picking,
+    pretrained,
+    prompting,
+    recompute,
+    resuming,
+    rows,
+    run_dir,
+    train,
+)
 from llmad.attachment import attach, parameters, state
 from llmad.batching import Batching, batching, batching_together
+from llmad.budget import Budget
 from llmad.checks import Checks, check
 from llmad.errors import UsageError
 from llmad.prompt import Prompt, Row
@@ -47,6 +61,7 @@ class Setup:
     adam: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     name: str = "default"  # of the adapter on the model
+    picked: picking.Picked | None = None  # to fit into memory
 
     @property
     def done(self) -> int:
@@ -57,6 +72,13 @@ class Setup:
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run."""
         return resuming.identity(self.recipe, self.rows, self.batching.name)
+
+    @cached_property
+    def memory(self) -> Budget | str:
+        """What the run will take, or why that is not known."""
+        if self.picked:
+            return self.picked.memory
+        return fitting.plan(fitting.Run(self.base.model, self.batching, self.schedule, self.encoded.examples))
 
 
 def set_up(recipe: Recipe, resume: Path | None) -> Setup:
@@ -71,6 +93,8 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
     """
     task = registry().task(recipe.task)
     run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
+    known = picking.kept(recipe, run.told()) if resume else None
+    recipe = known or recipe
     loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
     found = _last_saved(recipe, run, loaded.rows) if resume else None
     test_rows = test_rows_of(recipe, task) if recipe.do_eval else []
@@ -85,7 +109,12 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
     if found:
         resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)
     ground = Ground(task, device, base, {recipe.seed: loaded}, tests)
-    own = _setup(ground, recipe, run, how, _lesson(ground, recipe), found=found, test_rows=test_rows)
+    lesson, picked = _lesson(ground, recipe), None
+    if recipe.auto_find_batch_size and not (known or found):
+        schedule, examples = _schedule(recipe, base.model, lesson), lesson.encoded.examples
+        picked = picking.pick(fitting.Run(base.model, how, schedule, examples))
+        recipe = picked.recipe
+    own = _setup(ground, recipe, run, how, lesson, found=found, test_rows=test_rows, picked=picked)
     if found:
         checkpoint.restore(own.adam, own.scaler, found.path)
     return own
@@ -161,9 +190,9 @@ def _setup(
     name: str = "default",
     found: checkpoint.Found | None = None,
     test_rows: Sequence[Row] = (),
+    picked: picking.Picked | None = None,
 ) -> Setup:
     base, loaded = ground.base, ground.loaded[recipe.seed]
-    lengths = tuple(len(example.ids) for example in lesson.encoded.examples)
     below = [other for other in state(base.model).adapters if other != "default"]
     return Setup(
         recipe=recipe,
@@ -180,11 +209,17 @@ def _setup(
         encoded=lesson.encoded,
         checks=lesson.checks,
         batching=how,
-        schedule=Schedule(recipe, lengths, _rate(recipe, base.model)),
+        schedule=_schedule(recipe, base.model, lesson),
         adam=train.optimizer(dict(parameters(base.model, name)), recipe),
         scaler=train.loss_scaler(base.model),
         name=name,
+        picked=picked,
     )
+
+
+def _schedule(recipe: Recipe, model: nn.Module, lesson: _Lesson) -> Schedule:
+    lengths = tuple(len(example.ids) for example in lesson.encoded.examples)
+    return Schedule(recipe, lengths, _rate(recipe, model))
 
 
 def _last_saved(recipe: Recipe, run: RunDir, examples: list[Row]) -> checkpoint.Found | None:

@@ -165,6 +165,9 @@ def _beside(told: Mapping[str, Any], origins: Mapping[str, str]) -> list[LlmadEr
         faults.append(f"{origins['seed']}: seed: it stands beside seeds of {origins['seeds']}; give one of them")
     if told.get("frozen"):
         faults.append(f"{origins['frozen']}: frozen: the adapters of a study stand on the plain base, with none below")
+    if told.get("auto_find_batch_size"):
+        origin = origins["auto_find_batch_size"]
+        faults.append(f"{origin}: auto_find_batch_size: the runs of a study share their batches; write what they are")
     if told.get("do_eval") is False:
         faults.append(f"{origins['do_eval']}: do_eval: a study always scores")
     return [UsageError("bad-value", fault) for fault in faults]

@@ -15,6 +15,7 @@ Kernels have room of their own that is not seen here, and allocators give more t
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any, Literal
 from weakref import ref
 
@@ -28,9 +29,21 @@ from llmad.batching import Batching
 from llmad.data import Batch, Example
 from llmad.errors import LlmadError
 from llmad.loss import token_losses
+from llmad.memory import is_shortage
 from llmad.quantization import owners
 
 Way = Literal["measured", "rehearsed", "extrapolated"]
+
+
+class NotCountedError(Exception):
+    """A model has failed in a step that was tried out, as it may where values are missing; the cause says in what."""
+
+    @property
+    def shortage(self) -> bool:
+        """Whether it was for want of memory."""
+        return isinstance(self.__cause__, Exception) and is_shortage(self.__cause__)
+
+
 _SMALL = 3e9  # weights times tokens; what a step of so many takes is a fraction of a second
 
 
@@ -60,6 +73,7 @@ def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage
         examples: the rows.
 
     Raises:
+        NotCountedError: the model fails in the step.
         LlmadError: the step itself would.
     """
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -69,9 +83,7 @@ def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage
         return extrapolated(model, how, examples)
     try:
         return rehearsed(model, how, examples)
-    except LlmadError:
-        raise
-    except Exception:  # whatever a model or torch raises where values are missing
+    except NotCountedError:  # whatever a model or torch raises where values are missing
         return extrapolated(model, how, examples)
 
 
@@ -84,7 +96,7 @@ def rehearsed(model: nn.Module, how: Batching, examples: Sequence[Example]) -> U
     """What the step takes, by doing it without values.
 
     Raises:
-        Exception: of any kind, where the model asks for one.
+        NotCountedError: the model asks for one.
     """
     with _left_alone(model):
         return _counted(model, how, examples, Valueless(model), "rehearsed")
@@ -189,10 +201,32 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 def _counted(model: nn.Module, how: Batching, examples: Sequence[Example], counting: Counting, way: Way) -> Usage:
     batch = how.batch(examples).to(placement.device(model))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with _training(model), torch.random.fork_rng(), torch.enable_grad(), counting, how.within(model, batch):
+    with _tried(), _training(model), torch.random.fork_rng(), torch.enable_grad(), counting, how.within(model, batch):
         kept, head, peak, loss = _forward(model, batch, counting)
         torch.autograd.grad(loss, trained, allow_unused=True)
     return Usage(kept, head, max(peak, counting.peak), way)
+
+
+@contextmanager
+def _tried() -> Iterator[None]:
+    """Tell what a model raises within the block from what llmad does, which must not hide behind it."""
+    try:
+        yield
+    except LlmadError:
+        raise
+    except Exception as error:
+        if _own(error):
+            raise
+        raise NotCountedError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def _own(error: Exception) -> bool:
+    """Whether a line of llmad has raised an error, and not a model, a method or torch.
+
+    What an operation of torch raises comes by way of `Counting._make`.
+    """
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "llmad" and frame.f_code.co_name != "_make"
 
 
 def _forward(model: nn.Module, batch: Batch, counting: Counting) -> tuple[int, int, int, Tensor]:

@@ -162,6 +162,14 @@ def test_memory_that_may_be_short_is_warned_of_with_its_cure(capsys):
     assert "gradient_checkpointing=true" in err
 
 
+def test_what_was_picked_is_shown(capsys):
+    with TrainingView() as view:
+        view.observe(PREPARED)
+        assert "picked" not in capsys.readouterr().out
+        view.observe(replace(PREPARED, picked="2 rows at once, 4 times a step"))
+    assert "picked      2 rows at once, 4 times a step\n" in capsys.readouterr().out
+
+
 def test_a_budget_that_is_not_known_is_said_so(capsys):
     with TrainingView(dry=True) as view:
         view.observe(replace(PREPARED, memory="not known: no reason"))
