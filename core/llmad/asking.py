@@ -139,7 +139,8 @@ def check_changes(base: Pretrained, sheet: Sheet) -> None:
         ModelError: the next-token scores of some questions are those of the base, bit for bit.
     """
     model = base.model.eval()
-    every = questions(model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner)
+    with acting(model, [sheet.who]):
+        every = questions(model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner)
     asked = [question for question in every if question.room][:_PROBED]  # what has no room cannot be asked at all
     for question in asked:
         ids = torch.tensor([question.ids], device=placement.device(model))
@@ -187,7 +188,8 @@ def _ask_task(base: Pretrained, desks: Sequence[_Desk], size: int, mix: bool) ->
     asked: list[tuple[Question, _Desk]] = []
     for desk in desks:
         sheet = desk.sheet
-        own = questions(base.model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner, sheet.who)
+        with acting(base.model, [sheet.who]):  # an adapter may leave less room than the base has
+            own = questions(base.model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner, sheet.who)
         _say_too_long(sheet, own)
         asked += [(question, desk) for question in own]
         desk.tell(desk.journal.ordered())
