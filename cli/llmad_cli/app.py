@@ -5,11 +5,11 @@ import sys
 import warnings
 from functools import partial
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from llmad.errors import LlmadError, LlmadWarning
+from llmad.errors import LlmadError, LlmadWarning, OutOfMemoryError
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
@@ -87,6 +87,11 @@ def _show(others: Any, message: Warning | str, category: type[Warning], *place: 
     warn(str(message)) if issubclass(category, LlmadWarning) else others(inert(message), category, *place, **more)
 
 
+def _end(error: LlmadError) -> NoReturn:
+    complain(str(error), error.hint, error.code)
+    sys.exit(error.exit_code)
+
+
 def _run() -> None:
     debug = "--debug" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--debug"]  # it may stand anywhere
@@ -101,8 +106,12 @@ def _run() -> None:
     except LlmadError as error:
         if debug:
             raise
-        complain(str(error), error.hint, error.code)
-        sys.exit(error.exit_code)
+        _end(error)
+    except MemoryError as error:
+        if debug:
+            raise
+        said = " ".join(str(error).split()) or "there is not enough memory"
+        _end(OutOfMemoryError("out-of-memory", said, "give it more (ulimit -v, a container's limit), or less to do"))
     except Exception as error:
         if debug:
             raise

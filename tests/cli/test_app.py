@@ -75,6 +75,12 @@ def test_the_exit_code_is_the_errors(llmad, raising, name):
     assert llmad("train").code == kind.exit_code
 
 
+def test_memory_that_runs_out_anywhere_is_no_fault_of_the_program(llmad, raising):
+    raising(MemoryError())
+    done = llmad("train")
+    assert (done.code, "[out-of-memory]" in done.err) == (8, True)
+
+
 def test_text_of_strangers_is_shown_and_not_obeyed(llmad, raising):
     raising(LlmadError("code", "[bold]x[/bold] \x1b[31m :smile:", "\x9b2J"))
     assert llmad("train").err == "error: [bold]x[/bold] \\x1b[31m :smile:  [code]\nhint: \\x9b2J\n"
