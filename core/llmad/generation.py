@@ -30,9 +30,14 @@ def room(model: Any, length: int, wanted: int) -> int:
 
 def positions(model: Any, wanted: int) -> int:
     """How long a text of `wanted` tokens may be: the model's positions, without those that acting adapters take up."""
-    there = next((own for key in _POSITIONS if (own := getattr(model.config, key, None)) is not None), None)
-    if there is None:
+    if (there := all_positions(model)) is None:
         return wanted
     own = state(model)
     acting = (module for stage in own.active for name in stage.names for module in own.adapters[name].modules.values())
-    return max(0, min(wanted, int(there) - sum(module.tokens_before for module in acting)))
+    return max(0, min(wanted, there - sum(module.tokens_before for module in acting)))
+
+
+def all_positions(model: Any) -> int | None:
+    """How many positions a model has; None where it does not say."""
+    found: int | None = next((own for key in _POSITIONS if (own := getattr(model.config, key, None)) is not None), None)
+    return found
