@@ -1,6 +1,8 @@
 """The `llmad` command: its subcommands, and the one place where errors become a line and an exit code."""
 
+import errno
 import os
+import signal
 import sys
 import warnings
 from functools import partial
@@ -9,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from llmad.errors import LlmadError, LlmadWarning, OutOfMemoryError
+from llmad.errors import LlmadError, LlmadWarning, OutOfMemoryError, StorageError
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
@@ -101,7 +103,8 @@ def _run() -> None:
             complain("stopped by SIGINT", _GO_ON, "stopped")
         sys.exit(code)
     except Stopped as stop:
-        complain(str(stop), _GO_ON, "stopped")
+        if stop.number != signal.SIGPIPE:  # whoever has stopped reading knows it
+            complain(str(stop), _GO_ON, "stopped")
         raise
     except LlmadError as error:
         if debug:
@@ -115,6 +118,8 @@ def _run() -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and not error.filename:
+            _end(StorageError("cannot-write", f"the output stream: {error.strerror}", "free space where it goes"))
         code = getattr(error, "exit_code", None)  # the command line's own complaints bring theirs
         if code is None:
             complain(

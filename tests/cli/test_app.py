@@ -141,8 +141,18 @@ def test_a_stream_of_another_encoding_shows_escapes(python):
     assert "list-adapt\\xf6rs" in python(code, PYTHONIOENCODING="ascii")
 
 
-def test_a_reader_that_leaves_early_causes_no_traceback():
-    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", "list-adapters", "--json"]
+@pytest.mark.parametrize("words", [["list-adapters", "--json"], ["list-adapters"], ["inspect", "abacus"]])
+def test_a_reader_that_leaves_early_ends_the_command_as_the_system_would(words):
+    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
-    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("words", [["list-adapters", "--json"], ["list-adapters"], ["inspect", "abacus"]])
+def test_an_output_that_is_full_is_told(words):
+    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, "[cannot-write]" in done.stderr) == (6, True)
