@@ -1,15 +1,17 @@
 """The `llmad` command: its subcommands, and the one place where errors become a line and an exit code."""
 
+import errno
 import os
+import signal
 import sys
 import warnings
 from functools import partial
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from llmad.errors import LlmadError, LlmadWarning
+from llmad.errors import LlmadError, LlmadWarning, OutOfMemoryError, StorageError
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
@@ -98,6 +100,11 @@ def _show(others: Any, message: Warning | str, category: type[Warning], *place: 
     warn(str(message)) if issubclass(category, LlmadWarning) else others(inert(message), category, *place, **more)
 
 
+def _end(error: LlmadError) -> NoReturn:
+    complain(str(error), error.hint, error.code)
+    sys.exit(error.exit_code)
+
+
 def _run() -> None:
     debug = "--debug" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--debug"]  # it may stand anywhere
@@ -107,16 +114,23 @@ def _run() -> None:
             complain("stopped by SIGINT", _GO_ON, "stopped")
         sys.exit(code)
     except Stopped as stop:
-        complain(str(stop), _GO_ON, "stopped")
+        if stop.number != signal.SIGPIPE:  # whoever has stopped reading knows it
+            complain(str(stop), _GO_ON, "stopped")
         raise
     except LlmadError as error:
         if debug:
             raise
-        complain(str(error), error.hint, error.code)
-        sys.exit(error.exit_code)
+        _end(error)
+    except MemoryError as error:
+        if debug:
+            raise
+        said = " ".join(str(error).split()) or "there is not enough memory"
+        _end(OutOfMemoryError("out-of-memory", said, "give it more (ulimit -v, a container's limit), or less to do"))
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and not error.filename:
+            _end(StorageError("cannot-write", f"the output stream: {error.strerror}", "free space where it goes"))
         code = getattr(error, "exit_code", None)  # the command line's own complaints bring theirs
         if code is None:
             complain(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmad_cli.console import complain, inert, out
+from llmad_cli.console import complain, inert, out, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ def _answer_lines(ask: "Ask", as_json: bool) -> None:
     for question in _lines():
         answer = ask(question) if question else ""
         found = json.dumps({"question": question, "answer": answer}, ensure_ascii=False)
-        print(found if as_json else inert(" ".join(answer.split())), flush=True)
+        say(found if as_json else inert(" ".join(answer.split())))
 
 
 def _lines() -> "Iterator[str]":

@@ -1,6 +1,8 @@
 """What is printed, and how: text from outside is never read as markup."""
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +10,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(markup=False, highlight=False, emoji=False)
-err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+from llmad.stopping import Stopped
+
+
+class Stream(Console):
+    """A stream that nobody reads to its end stops the command, as a signal would."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more, and end.
+
+        Raises:
+            Stopped: by SIGPIPE, always.
+        """
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+        raise Stopped(signal.SIGPIPE)
+
+
+out = Stream(markup=False, highlight=False, emoji=False)
+err = Stream(stderr=True, markup=False, highlight=False, emoji=False)
 # What a terminal obeys or hides: controls; marks that turn the direction of text round or have no width; tags. The two
 # joiners stay, since Persian, Hindi and joined emoji are written with them.
 _HIDDEN = [0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF]
@@ -38,14 +59,22 @@ def warn(message: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print JSON for machines: nothing else goes to the output stream."""
-    print(json.dumps(content, indent=2, ensure_ascii=False).translate(_IN_JSON))
+    say(json.dumps(content, indent=2, ensure_ascii=False).translate(_IN_JSON))
+
+
+def say(text: str) -> None:
+    """Print text as it stands, and see it out."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        out.on_broken_pipe()
 
 
 def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
     """Print rows as a table on a terminal, and as tab-separated lines elsewhere."""
     if not out.is_terminal:
         for row in rows:
-            print("\t".join(_cell(row[key]) for key in columns))
+            say("\t".join(_cell(row[key]) for key in columns))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns.values():

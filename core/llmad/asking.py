@@ -17,7 +17,7 @@ from llmad import placement
 from llmad.errors import LlmadWarning, ModelError
 from llmad.evaluate import Question, acting, answer_batch, batches, questions
 from llmad.exam import Manner
-from llmad.files import make, write_json
+from llmad.files import make, storing, write_json
 from llmad.journal import Journal
 from llmad.lock import locked
 from llmad.pretrained import Pretrained
@@ -139,7 +139,8 @@ def check_changes(base: Pretrained, sheet: Sheet) -> None:
         ModelError: the next-token scores of some questions are those of the base, bit for bit.
     """
     model = base.model.eval()
-    every = questions(model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner)
+    with acting(model, [sheet.who]):
+        every = questions(model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner)
     asked = [question for question in every if question.room][:_PROBED]  # what has no room cannot be asked at all
     for question in asked:
         ids = torch.tensor([question.ids], device=placement.device(model))
@@ -187,7 +188,8 @@ def _ask_task(base: Pretrained, desks: Sequence[_Desk], size: int, mix: bool) ->
     asked: list[tuple[Question, _Desk]] = []
     for desk in desks:
         sheet = desk.sheet
-        own = questions(base.model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner, sheet.who)
+        with acting(base.model, [sheet.who]):  # an adapter may leave less room than the base has
+            own = questions(base.model, base.tokenizer, sheet.task, sheet.rows, sheet.prompt, sheet.manner, sheet.who)
         _say_too_long(sheet, own)
         asked += [(question, desk) for question in own]
         desk.tell(desk.journal.ordered())
@@ -218,7 +220,26 @@ def _identity(sheet: Sheet) -> str:
 def _record(path: Path, result: Result) -> None:
     """Put a score into the list of a folder's scores, in place of an earlier one of the same kind."""
     entry = {"who": result.sheet.kind, **result.describe()}
-    kept = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.exists() else []
-    same = ("who", "protocol", "task")
-    others = [score for score in kept if [score[key] for key in same] != [entry[key] for key in same]]
+    others = [score for score in _scores(path) if _kind(score) != _kind(entry)]
     write_json(path, {"scores": [*others, entry]})
+
+
+def _kind(score: Mapping[str, Any]) -> list[Any]:
+    return [score[key] for key in ("who", "protocol", "task")]
+
+
+def _scores(path: Path) -> list[dict[str, Any]]:
+    """The scores that a folder has; a file that is no list of them is put aside, and no answer is lost for it."""
+    if not path.exists():
+        return []
+    try:
+        kept: list[dict[str, Any]] = json.loads(path.read_bytes())["scores"]
+        [_kind(score) for score in kept]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        aside = path.with_name(f"{path.name}.damaged")
+        reason = f"{path} is no list of scores; it is kept as {aside.name}, and begun anew"
+        warnings.warn(reason, LlmadWarning, stacklevel=2)
+        with storing(path):
+            path.replace(aside)
+        return []
+    return kept

@@ -10,6 +10,7 @@ from llmad.markdown import code, plain
 from llmad.score import wilson
 from llmad.significance import LEVEL, holm, mcnemar, paired
 
+BASE = "base"  # what the table calls the base, and so no adapter
 _LEAST = 1e-15  # below it a p-value is what rounding makes of it
 Marks = Sequence[Sequence[bool]]  # of each seed, whether each question was answered rightly
 
@@ -179,7 +180,7 @@ def compared(
         base: the base's.
     """
     standings = tuple(_standing(name, size, marks[name]) for name, size in sizes.items())
-    return Comparison(task, len(base), tuple(seeds), _standing("base", None, [base]), standings, _pairs(marks))
+    return Comparison(task, len(base), tuple(seeds), _standing(BASE, None, [base]), standings, _pairs(marks))
 
 
 def _standing(name: str, size: Size | None, marks: Marks) -> Standing:

@@ -3,7 +3,10 @@
 from typing import Any
 
 from llmad import pretrained
+from llmad.attachment import state
 from llmad.pretrained import Pretrained
+
+_POSITIONS = ("max_position_embeddings", "max_seq_len")  # what configs call how long a text may be
 
 
 def ends(base: Pretrained) -> tuple[int, ...]:
@@ -22,5 +25,19 @@ def sampling(temperature: float) -> dict[str, Any]:
 
 def room(model: Any, length: int, wanted: int) -> int:
     """How many tokens, at most `wanted`, may follow a question of so many; 0 where the model has no position left."""
-    positions = getattr(model.config, "max_position_embeddings", None) or length + wanted
-    return int(max(0, min(wanted, positions - length)))
+    return max(0, min(wanted, positions(model, length + wanted) - length))
+
+
+def positions(model: Any, wanted: int) -> int:
+    """How long a text of `wanted` tokens may be: the model's positions, without those that acting adapters take up."""
+    if (there := all_positions(model)) is None:
+        return wanted
+    own = state(model)
+    acting = (module for stage in own.active for name in stage.names for module in own.adapters[name].modules.values())
+    return max(0, min(wanted, there - sum(module.tokens_before for module in acting)))
+
+
+def all_positions(model: Any) -> int | None:
+    """How many positions a model has; None where it does not say."""
+    found: int | None = next((own for key in _POSITIONS if (own := getattr(model.config, key, None)) is not None), None)
+    return found

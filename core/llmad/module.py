@@ -35,6 +35,7 @@ class AdapterModule(_Module):
         whole_call: True for a module that needs more than the hidden states: `forward(self, base, **call)` then
             gets every argument of the call by name, and `rows`: which rows of the batch it is for, (batch,) of bool, or
             None for all. It returns the place's whole output.
+        tokens_before: how many tokens it puts before every text, each at a position of its own.
         reads_weight: True for a module that uses the weight of its place: nothing is merged into that from below it.
         site: where the module sits.
         host: the module at the site. It is not a submodule: it is neither saved, moved nor trained from here.
@@ -43,6 +44,7 @@ class AdapterModule(_Module):
 
     whole_call: ClassVar[bool] = False
     reads_weight: ClassVar[bool] = False
+    tokens_before: int = 0
     site: Site
     host: "nn.Module"
     model: "nn.Module"

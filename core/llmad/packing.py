@@ -25,8 +25,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from llmad.activation import only, per_row
+from llmad.generation import all_positions
 from llmad.memory import enough_memory, is_shortage
 from llmad.packed import Rows, packed_rows, packing
+from llmad.twin import rehearsal
 
 Way = Literal["rows", "blocks"]
 _NAMES: dict[Way, str] = {"rows": "llmad_rows", "blocks": "llmad_blocks"}
@@ -118,8 +120,9 @@ def _fault(model: nn.Module, how: Way, name: str | None) -> str:
     leak = float((packed - other)[:, _TRIED[0] :].abs().max())
     if leak > _LEAK * spread:
         return "would let a row see the one before it"
-    differs = float((packed - alone).abs().max()) > _noise(model) * spread
-    return "computes something else of packed rows" if differs else ""
+    if float((packed - alone).abs().max()) > _noise(model) * spread:
+        return "computes something else of packed rows"
+    return "" if _goes_on(model, how) else "has tables that a packed row would run out of"
 
 
 def _trial(model: nn.Module, how: Way, name: str | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,6 +139,34 @@ def _trial(model: nn.Module, how: Way, name: str | None) -> tuple[Tensor, Tensor
             alone.append(_logits(model, row[None]))
     with apart(model, how, _TRIED), nullcontext() if name is None else per_row(model, names):
         return torch.cat(alone, dim=1), _logits(model, ids[None], places), _logits(model, changed[None], places)
+
+
+def _goes_on(model: nn.Module, how: Way) -> bool:
+    """Whether a packed row may be longer than any row by itself: the model's own attention may have tables that end."""
+    longest = all_positions(model)
+    if how == "rows" or longest is None:
+        return True
+    try:
+        with rehearsal(model) as twin:
+            return not _runs(twin, how, sum(_TRIED)) or _runs(twin, how, longest + 1)
+    except Exception as error:  # what cannot be made without weights cannot be tried
+        if is_shortage(error):
+            raise
+        return True
+
+
+def _runs(twin: nn.Module, how: Way, total: int) -> bool:
+    """Whether a model without weights comes through two rows of so many tokens together."""
+    lengths = (total // 2, total - total // 2)
+    places = torch.cat([torch.arange(length) for length in lengths])[None]
+    try:
+        with apart(twin, how, lengths):
+            _logits(twin, torch.zeros(total, dtype=torch.long)[None], places)
+    except Exception as error:  # whatever a model raises that was not made for this
+        if is_shortage(error):
+            raise
+        return False
+    return True
 
 
 def _noise(model: nn.Module) -> float:

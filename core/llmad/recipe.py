@@ -97,8 +97,8 @@ class Recipe(BaseModel):
     max_length: PositiveInt = 512
     train_on_prompt: bool = False
     packing: bool = True
-    num_train_epochs: PositiveFloat = 1
-    max_steps: PositiveInt | None = None
+    num_train_epochs: float = Field(1, gt=0, le=1_000_000)
+    max_steps: int | None = Field(None, gt=0, lt=100_000_000)  # a checkpoint's name has eight digits
     per_device_train_batch_size: PositiveInt = 16
     gradient_accumulation_steps: PositiveInt = 1
     auto_find_batch_size: bool = False
@@ -162,6 +162,8 @@ def placed(device_map: Any) -> DeviceMap:
     Raises:
         ValueError: it is no automatic placement, no device, and no table of them.
     """
+    if device_map == {}:
+        raise ValueError("the table is empty; write module to device, or leave device_map out")
     devices = device_map.values() if isinstance(device_map, Mapping) else [device_map]
     for device in devices:
         known = device in _AUTOMATIC if device is device_map else device == "disk"

@@ -11,9 +11,11 @@ from torch import nn
 from llmad import checkpoint, rows
 from llmad.adapter_dir import WEIGHTS
 from llmad.errors import LlmadWarning, ResumeError, StorageError
+from llmad.files import not_as_written
 from llmad.prompt import Row
 from llmad.proof import check_adapter, check_tensors
 from llmad.recipe import Recipe
+from llmad.record import ABOUT, CONFIG
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
 
@@ -90,6 +92,7 @@ def is_over(run: RunDir, recipe: Recipe, model: nn.Module) -> bool:
         return False
     try:
         check_adapter(model, run.adapter)
+        _check_records(run)
     except StorageError as error:
         warnings.warn(f"{error}; the adapter is written again", LlmadWarning, stacklevel=2)
         return False
@@ -116,10 +119,26 @@ def is_kept(run: RunDir, recipe: Recipe, examples: list[Row]) -> bool:
     check_same(identity(recipe, examples), found.recipe)
     try:
         check_tensors(run.adapter / WEIGHTS, load_file(found.path / WEIGHTS))
+        _check_records(run)
     except StorageError as error:
         warnings.warn(f"{error}; the run is made anew", LlmadWarning, stacklevel=2)
         return False
     return True
+
+
+def _check_records(run: RunDir) -> None:
+    """Compare what an adapter directory says of the adapter with what the last checkpoint says.
+
+    Raises:
+        StorageError: the first file that differs, or is not there.
+    """
+    found = checkpoint.newest(run.checkpoints)
+    if found is None:
+        return
+    for held in (path for name in (CONFIG, ABOUT) for path in found.path.rglob(name)):
+        own = run.adapter / held.relative_to(found.path)
+        if not own.is_file() or own.read_bytes() != held.read_bytes():
+            raise not_as_written(own)
 
 
 def _origins(recipe: Recipe) -> dict[str, str]:

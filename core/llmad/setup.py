@@ -25,11 +25,13 @@ from llmad import (
     run_dir,
     train,
 )
+from llmad.activation import only
 from llmad.attachment import attach, parameters, state
 from llmad.batching import Batching, batching, batching_together
 from llmad.budget import Budget
 from llmad.checks import Checks, check
 from llmad.errors import UsageError
+from llmad.generation import positions
 from llmad.prompt import Prompt, Row
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
@@ -109,7 +111,7 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
     if found:
         resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)
     ground = Ground(task, device, base, {recipe.seed: loaded}, tests)
-    lesson, picked = _lesson(ground, recipe), None
+    lesson, picked = _lesson(ground, recipe, _longest(recipe, base.model)), None
     if recipe.auto_find_batch_size and not (known or found):
         schedule, examples = _schedule(recipe, base.model, lesson), lesson.encoded.examples
         picked = picking.pick(fitting.Run(base.model, how, schedule, examples))
@@ -156,11 +158,12 @@ def set_up_together(ground: Ground, wanted: Mapping[str, tuple[Recipe, RunDir]])
     pad = data.pad_token(ground.base.tokenizer)
     alone = len(wanted) == 1
     how = batching(model, pad, first.packing) if alone else batching_together(model, [*wanted], pad, first.packing)
-    lessons: dict[int, _Lesson] = {}  # by their rows, which several seeds may share
+    lessons: dict[tuple[int, int], _Lesson] = {}  # by their rows, which several seeds may share, and the longest
     made = []
     for name, (recipe, run) in wanted.items():
-        key = id(ground.loaded[recipe.seed])
-        lessons[key] = lessons.get(key) or _lesson(ground, recipe)
+        with only(model, name):
+            key = id(ground.loaded[recipe.seed]), _longest(recipe, model)
+        lessons[key] = lessons.get(key) or _lesson(ground, recipe, key[1])
         made.append(_setup(ground, recipe, run, how, lessons[key], name))
     return made
 
@@ -174,10 +177,10 @@ class _Lesson:
     checks: Checks
 
 
-def _lesson(ground: Ground, recipe: Recipe) -> _Lesson:
+def _lesson(ground: Ground, recipe: Recipe, longest: int) -> _Lesson:
     base, loaded = ground.base, ground.loaded[recipe.seed]
     prompt = prompting.choose(recipe.prompt or prompting.called_for(loaded.layout), ground.task, base.tokenizer)
-    encoded = data.encode(loaded.rows, prompt, base.tokenizer, _longest(recipe, base.model), recipe.train_on_prompt)
+    encoded = data.encode(loaded.rows, prompt, base.tokenizer, longest, recipe.train_on_prompt)
     return _Lesson(prompt, encoded, check(loaded.rows, encoded, ground.tests))
 
 
@@ -269,8 +272,8 @@ def _rate(recipe: Recipe, model: Any) -> float:
 
 
 def _longest(recipe: Recipe, model: Any) -> int:
-    """No row may be longer than the recipe says, or than the model has positions for."""
-    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
+    """No row may be longer than the recipe says, or than the model and the acting adapters leave positions for."""
+    return positions(model, recipe.max_length)
 
 
 def test_rows_of(recipe: Recipe, task: Task) -> list[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmad import recipe as recipes
+from llmad.comparison import BASE
 from llmad.errors import LlmadError, ResumeError, UsageError, nearest, together
 from llmad.recipe import Layer, Recipe, text_form
 from llmad.registry import parse_spec, registry
@@ -205,6 +206,8 @@ def _check(name: str, spec: Any, before: Mapping[str, str]) -> None:
     if not _NAME.fullmatch(name):
         hint = "write a table of name to spec, with short names of letters, digits, - and _"
         raise UsageError("bad-name", f"{name!r} cannot name an adapter", hint)
+    if name == BASE:
+        raise UsageError("bad-name", f"{name!r} is what the table calls the base without adapter", "take another name")
     if name in before:
         raise UsageError("bad-value", f"{name} is there twice", "write a table of name to spec, with other names")
     if method.takes_over():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import stat
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +90,8 @@ def _twice(names: Sequence[str]) -> str | None:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end, and a device never does
+            raise DataError("bad-data", f"{path} cannot be read: it is no plain file", "save the rows in a file")
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError("no-data", f"{path}: there is no such file") from None

@@ -75,6 +75,12 @@ def test_the_exit_code_is_the_errors(llmad, raising, name):
     assert llmad("train").code == kind.exit_code
 
 
+def test_memory_that_runs_out_anywhere_is_no_fault_of_the_program(llmad, raising):
+    raising(MemoryError())
+    done = llmad("train")
+    assert (done.code, "[out-of-memory]" in done.err) == (8, True)
+
+
 def test_text_of_strangers_is_shown_and_not_obeyed(llmad, raising):
     raising(LlmadError("code", "[bold]x[/bold] \x1b[31m :smile:", "\x9b2J"))
     assert llmad("train").err == "error: [bold]x[/bold] \\x1b[31m :smile:  [code]\nhint: \\x9b2J\n"
@@ -135,8 +141,18 @@ def test_a_stream_of_another_encoding_shows_escapes(python):
     assert "list-adapt\\xf6rs" in python(code, PYTHONIOENCODING="ascii")
 
 
-def test_a_reader_that_leaves_early_causes_no_traceback():
-    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", "list-adapters", "--json"]
+@pytest.mark.parametrize("words", [["list-adapters", "--json"], ["list-adapters"], ["inspect", "abacus"]])
+def test_a_reader_that_leaves_early_ends_the_command_as_the_system_would(words):
+    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
-    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("words", [["list-adapters", "--json"], ["list-adapters"], ["inspect", "abacus"]])
+def test_an_output_that_is_full_is_told(words):
+    command = [sys.executable, "-c", "from llmad_cli.app import main; main()", *words]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, "[cannot-write]" in done.stderr) == (6, True)

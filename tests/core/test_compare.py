@@ -163,9 +163,10 @@ def test_what_is_not_done_starts_anew_and_ends_the_same(done, told, tmp_path):
             assert torch.allclose(weights(copied / name)[key], value, rtol=1e-4, atol=1e-4 * float(value.abs().max()))
 
 
-def test_a_damaged_adapter_is_told_and_made_anew(done, told, tmp_path):
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "llmad.json"])
+def test_a_damaged_adapter_is_told_and_made_anew(done, told, tmp_path, name):
     copied = shutil.copytree(done[0], tmp_path / "study")
-    file = copied / "low-seed0" / "adapter" / "adapter_model.safetensors"
+    file = copied / "low-seed0" / "adapter" / name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)

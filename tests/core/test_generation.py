@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmad import pretrained
-from llmad.generation import ends, room, sampling
+from llmad import attach, disabled, pretrained
+from llmad.generation import ends, positions, room, sampling
 
 
 @pytest.fixture
@@ -34,3 +34,21 @@ def test_positions_bound_the_room(base):
 def test_a_model_without_positions_has_room():
     model = SimpleNamespace(config=SimpleNamespace())
     assert room(model, 10**6, 20) == 20
+
+
+def test_tokens_before_the_text_take_positions_while_their_adapter_acts(base):
+    attach(base.model, "prompt[num_virtual_tokens=20]")
+    assert [room(base.model, length, 20) for length in (216, 230, 236)] == [20, 6, 0]
+    assert positions(base.model, 512) == 236
+    with disabled(base.model):
+        assert positions(base.model, 512) == 256
+
+
+def test_more_tokens_before_the_text_than_positions_leave_none(base):
+    attach(base.model, "prompt[num_virtual_tokens=300]")
+    assert positions(base.model, 512) == 0
+
+
+@pytest.mark.parametrize("key", ["max_position_embeddings", "max_seq_len"])
+def test_configs_say_in_two_ways_how_long_a_text_may_be(key):
+    assert positions(SimpleNamespace(config=SimpleNamespace(**{key: 64})), 512) == 64

@@ -62,6 +62,10 @@ def test_an_unknown_key_is_told_with_its_layer_and_the_nearest():
     [
         ("seed", -1),
         ("max_steps", 0),
+        ("max_steps", 100_000_000),
+        ("num_train_epochs", 0),
+        ("num_train_epochs", 1e308),
+        ("device_map", {}),
         ("max_steps", "many"),
         ("learning_rate", 0),
         ("learning_rate", float("inf")),

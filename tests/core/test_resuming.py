@@ -330,9 +330,10 @@ def test_a_run_that_is_over_is_left_as_it_is(over):
 
 @pytest.mark.usefixtures("no_plot")
 @pytest.mark.parametrize("how", ["flipped", "deleted"])
-def test_a_run_that_is_over_has_its_adapter_written_again_where_it_was_damaged(over, straight, how):
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "llmad.json"])
+def test_a_run_that_is_over_has_its_adapter_written_again_where_it_was_damaged(over, straight, how, name):
     recipe, path = over
-    damage(path / "adapter" / "adapter_model.safetensors", how, random.Random(2))
+    damage(path / "adapter" / name, how, random.Random(2))
     with pytest.warns(LlmadWarning, match="the adapter is written again"):
         go_on(recipe, path)
     assert left(path) == straight

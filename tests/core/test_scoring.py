@@ -49,6 +49,16 @@ def test_answers_and_scores_go_to_the_run_directory(run):
     assert [score["accuracy"] for score in scores["scores"]] == [row.score.accuracy for row in found.results[::-1]]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"scores": [{}]}', "[" * 9999])
+def test_a_list_of_scores_that_cannot_be_read_is_put_aside(run, content):
+    file = run / "evaluation" / "scores.json"
+    file.write_text(content)
+    with pytest.warns(LlmadWarning, match="kept as scores.json.damaged"):
+        evaluate([run], limit=2)
+    assert file.with_name("scores.json.damaged").read_text() == content
+    assert [score["who"] for score in json.loads(file.read_text())["scores"]] == ["base", "adapter"]
+
+
 def test_scores_of_another_protocol_or_model_stay(run):
     before = json.loads((run / "evaluation" / "scores.json").read_text())["scores"]
     evaluate([run], limit=2, protocol="paper")

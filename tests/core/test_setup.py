@@ -78,3 +78,20 @@ def test_a_run_that_was_packed_does_not_go_on_padded(told, tmp_path, monkeypatch
     with pytest.raises(ResumeError, match=r"batching: 'packed \(rows\)' then, 'padded' now") as error:
         train_adapter(recipe, lambda _: None, tmp_path / "run")
     assert error.value.exit_code == 7
+
+
+@pytest.mark.parametrize("adapter", ["prompt[num_virtual_tokens=150]", "prefix[num_virtual_tokens=150]"])
+def test_rows_must_fit_beside_the_tokens_that_an_adapter_puts_before_them(told, adapter):
+    """The base has 256 positions."""
+    whole, beside = (set_up(told(adapter=one), None) for one in ("lora", adapter))
+    longest = max(len(example.ids) for example in beside.encoded.examples)
+    assert longest <= 106
+    assert beside.checks.left_out == sum(len(example.ids) > 106 for example in whole.encoded.examples) > 0
+
+
+def test_beside_one_another_each_adapter_has_the_rows_that_it_has_alone(told, tmp_path, ground):
+    recipes = {"low": told(), "virtual": told(adapter="prompt[num_virtual_tokens=150]")}
+    low, virtual = set_up_together(ground, {name: (one, RunDir(tmp_path / name)) for name, one in recipes.items()})
+    alone = set_up(recipes["virtual"], None)
+    assert (low.checks.left_out, virtual.encoded) == (0, alone.encoded)
+    assert alone.checks.left_out

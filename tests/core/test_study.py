@@ -55,6 +55,7 @@ FAULTS = {
     "no spec": ("a: 8 is no spec", {"adapters": {"a": 8}}, {"adapters": {"a": "lora[r=8]"}}),
     "a name twice": ("lora is there twice", {"adapters": ["lora", "lora"]}, {"adapters": {"a": "lora", "b": "lora"}}),
     "a bad name": ("'../a' cannot name", {"adapters": {"../a": "lora"}}, {"adapters": {"a": "lora"}}),
+    "the base's name": ("'base' is what the table", {"adapters": {"base": "ia3"}}, {"adapters": {"bases": "ia3"}}),
     "a long name": ("cannot name an adapter", {"adapters": [LONG]}, {"adapters": {"long": LONG}}),
     "one on others": ("acts through other adapters", {"adapters": ["fusion[adapters=a+b]"]}, {"adapters": ["lora"]}),
     "one adapter": ("write adapters", {"adapter": "lora"}, {}),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from contextlib import suppress
 from decimal import Decimal
 
@@ -243,3 +244,20 @@ def test_no_bytes_are_an_internal_error(tmp_path_factory, content, ending):
     path.write_bytes(content)
     with suppress(DataError):
         entries(path)
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".tsv", ".parquet"])
+def test_what_need_not_end_is_not_waited_for(tmp_path, ending):
+    pipe, device = tmp_path / f"pipe{ending}", tmp_path / f"zero{ending}"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path in (pipe, device):
+        with pytest.raises(DataError, match="it is no plain file") as caught:
+            entries(path)
+        assert caught.value.code == "bad-data"
+
+
+def test_a_link_to_a_file_of_rows_is_read(write, tmp_path):
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(write("rows.jsonl", LINE))
+    assert values(link) == [GOOD]

@@ -61,7 +61,7 @@ class VirtualTokens(AdapterModule):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.count = count
+        self.count = self.tokens_before = count
 
     def virtual(self) -> "Tensor":
         """What is learned, (count, ...): a parameter, or what an encoder makes."""
