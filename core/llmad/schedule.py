@@ -10,16 +10,29 @@ from llmad.recipe import Recipe
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which batches each optimizer step has, and its learning rate: pure functions of the recipe and the step."""
+    """Which batches each optimizer step has, and its learning rate: pure functions of the recipe and the step.
+
+    Attributes:
+        recipe: the recipe.
+        lengths: of the rows, in tokens.
+        peak: the learning rate after the warm-up.
+        processes: that share each step.
+    """
 
     recipe: Recipe
     lengths: tuple[int, ...]
     peak: float
+    processes: int = 1
+
+    @property
+    def batches_a_step(self) -> int:
+        """Forward passes of one optimizer step, of all processes together."""
+        return self.recipe.gradient_accumulation_steps * self.processes
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the rows."""
-        rows = self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps
+        rows = self.recipe.per_device_train_batch_size * self.batches_a_step
         return math.ceil(len(self.lengths) / rows)
 
     @property
@@ -29,7 +42,7 @@ class Schedule:
 
     def walk(self, start: int) -> Iterator[tuple[int, list[list[int]]]]:
         """The steps after `start`, each with its batches as row numbers."""
-        chunk = self.recipe.gradient_accumulation_steps
+        chunk = self.batches_a_step
         for epoch in range(start // self.steps_per_epoch, math.ceil(self.steps / self.steps_per_epoch)):
             order = batches(self.lengths, self.recipe.per_device_train_batch_size, self.recipe.seed, epoch)
             for place in range(self.steps_per_epoch):

@@ -11,7 +11,19 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from llmad import adapter_dir, checkpoint, data, pretrained, prompting, recompute, resuming, rows, run_dir, train
+from llmad import (
+    adapter_dir,
+    checkpoint,
+    data,
+    launch,
+    pretrained,
+    prompting,
+    recompute,
+    resuming,
+    rows,
+    run_dir,
+    train,
+)
 from llmad.attachment import attach, parameters, state
 from llmad.batching import Batching, batching, batching_together
 from llmad.checks import Checks, check
@@ -56,7 +68,7 @@ class Setup:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run."""
-        return resuming.identity(self.recipe, self.rows, self.batching.name)
+        return resuming.identity(self.recipe, self.rows, self.batching.name, self.schedule.processes)
 
 
 def set_up(recipe: Recipe, resume: Path | None) -> Setup:
@@ -70,20 +82,21 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
         LlmadError: of every kind; nothing is written.
     """
     task = registry().task(recipe.task)
-    run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
+    place = launch.join()
+    run = RunDir(resume) if resume else place.from_main(lambda: run_dir.choose(recipe.output_dir, _stem(recipe)))
     loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
-    found = _last_saved(recipe, run, loaded.rows) if resume else None
+    found = place.from_main(lambda: _last_saved(recipe, run, loaded.rows)) if resume else None
     test_rows = test_rows_of(recipe, task) if recipe.do_eval else []
     tests = tests_beside(recipe, task, test_rows)
 
-    device = train.accelerator()
+    device = launch.accelerator()
     base = load_base(recipe, device)
     _adapt(recipe, base.model, found)
     if recipe.gradient_checkpointing:
         recompute.enable(base.model)
     how = batching(base.model, data.pad_token(base.tokenizer), recipe.packing)
     if found:
-        resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)
+        resuming.check_same(resuming.identity(recipe, loaded.rows, how.name, place.count), found.recipe)
     ground = Ground(task, device, base, {recipe.seed: loaded}, tests)
     own = _setup(ground, recipe, run, how, _lesson(ground, recipe), found=found, test_rows=test_rows)
     if found:
@@ -180,7 +193,7 @@ def _setup(
         encoded=lesson.encoded,
         checks=lesson.checks,
         batching=how,
-        schedule=Schedule(recipe, lengths, _rate(recipe, base.model)),
+        schedule=Schedule(recipe, lengths, _rate(recipe, base.model), ground.device.num_processes),
         adam=train.optimizer(dict(parameters(base.model, name)), recipe),
         scaler=train.loss_scaler(base.model),
         name=name,
@@ -193,7 +206,7 @@ def _last_saved(recipe: Recipe, run: RunDir, examples: list[Row]) -> checkpoint.
     if found is None:
         resuming.check_nothing_saved(run)
         return None
-    resuming.check_same(resuming.identity(recipe, examples), found.recipe)
+    resuming.check_same(resuming.identity(recipe, examples, processes=launch.join().count), found.recipe)
     resuming.say_versions(found.versions)
     return found
 
