@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from llmad.errors import LlmadError, LlmadWarning
-from llmad.launch import check_alone, give_way, is_main, speaks
+from llmad.launch import check_alone, expected, give_way, is_main, speaks
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
@@ -77,6 +77,8 @@ def main() -> None:
     """Run the command line; exit with the documented code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if expected() > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # where a process is gone the others say so, in a line
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # show what its encoding lacks as an escape, and go on
             stream.reconfigure(errors="backslashreplace")

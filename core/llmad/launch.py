@@ -15,7 +15,7 @@ from llmad.stopping import Stopped
 if TYPE_CHECKING:
     from llmad.ranks import Ranks
 
-_MOMENT = 5.0  # seconds; under a launcher its signal comes before
+_MOMENT = 2.0  # seconds; under a launcher its signal comes before
 _PLAIN = ("MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_SDAA")
 _joined: list["Ranks"] = []
 

@@ -131,9 +131,9 @@ class Ranks:
 
     def wait_for_main(self) -> None:
         """Return when the main process has left: a launcher ends all as soon as one ends, whatever it still writes."""
-        if not self.main:
-            with suppress(RuntimeError):
-                distributed.broadcast_object_list([None], src=0, group=self.group)
+        with suppress(RuntimeError):
+            distributed.broadcast_object_list([None], src=0, group=self.group)
+        give_way()
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -56,7 +56,8 @@ def check_same(
     ]
     if changed:
         shared = _known(before, _SHARED)
-        cure = f"launch {shared} processes" if shared != _known(now, _SHARED) else ""
+        launch = f"launch {shared} processes" if shared > 1 else "start llmad without a launcher"
+        cure = launch if shared != _known(now, _SHARED) else ""
         raise ResumeError("other-recipe", f"the {what} cannot go on with another recipe: {'; '.join(changed)}", cure)
 
 

@@ -187,10 +187,13 @@ def train_together(
 
 
 def _stop(asked: int, ranks: Ranks) -> None:
-    """End as a signal asked, the main process first."""
+    """End as a signal asked: the main process first, which has things to write and says so."""
     if asked:
-        ranks.wait_for_main()
-        raise Stopped(asked)
+        stopped = Stopped(asked)
+        if not ranks.main:
+            ranks.wait_for_main()
+            raise SystemExit(stopped.code)
+        raise stopped
 
 
 def leave(own: Setup, scores: dict[str, Score]) -> None:
