@@ -167,11 +167,14 @@ except SystemExit as end: assert (rank, end.code) == (1, 9) and "no-data: not on
 
 
 def test_a_launcher_s_signal_does_not_hide_the_error_before_it():
-    with pytest.raises(RankError, match="gone"), ALONE.together():
+    def lost():
         try:
             raise RankError("rank-lost", "gone")
         finally:
             stop(15)
+
+    with pytest.raises(RankError, match="gone"), ALONE.together():
+        lost()
 
 
 def test_tensors_are_the_same_by_their_bits():
