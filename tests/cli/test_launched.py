@@ -5,6 +5,8 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -280,3 +282,20 @@ def test_wherever_processes_are_killed_the_run_goes_on_to_the_same_bytes(launch,
         assert bits(run) == straight, trial
         assert status(run) == {"status": "done"}
     print(f"{kills} processes killed, 0 torn")
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torchrun", "--standalone", "--nproc-per-node", "2"],
+        pytest.param(["accelerate", "launch", "--multi_gpu", "--num_processes", "2"], marks=pytest.mark.slow),
+    ],
+    ids=["torchrun", "accelerate"],
+)
+def test_launchers_start_it(launcher, words, straight, tmp_path):
+    command = [Path(sys.executable).with_name(launcher[0]), *launcher[1:], "-m", "llmad", *words("run", 0.2)]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run directory: ") == 1
+    assert "2 rows in each of 2 processes" in done.stdout
+    assert bits(tmp_path / "run") == straight
