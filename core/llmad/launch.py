@@ -69,7 +69,7 @@ def join() -> "Ranks":
     """Meet the other processes that were launched, if there are any.
 
     Raises:
-        UsageError: the launcher wants what is not done here.
+        UsageError: the launcher wants what is not done here, or this process has no device.
         RankError: they do not come.
     """
     from llmad.ranks import ALONE
@@ -81,12 +81,23 @@ def join() -> "Ranks":
     return _joined[0]
 
 
+def _check_device() -> None:
+    """Refuse more processes than devices."""
+    import torch
+
+    own, there = int(os.environ["LOCAL_RANK"]) + 1, torch.accelerator.device_count()
+    if torch.accelerator.is_available() and own > there:
+        reason = f"{own} or more processes were launched on a machine with {there} devices"
+        raise UsageError("no-device", reason, "launch as many processes as there are devices")
+
+
 def _join() -> "Ranks":
     from torch import distributed
     from torch.distributed.distributed_c10d import _get_default_store
 
     from llmad.ranks import Ranks, answering
 
+    _check_device()
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"] and Path("/sys/class/net/lo").exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all on this machine: nothing goes out
     with answering():

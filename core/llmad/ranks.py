@@ -195,6 +195,8 @@ def answering(ranks: Ranks = ALONE) -> Iterator[None]:
     """
     try:
         yield
+    except torch.AcceleratorError:  # the device's own fault
+        raise
     except RuntimeError as error:
         said = ranks.failure() or "it was killed, or cannot be reached"
         cure = "see what ended it, then go on with --resume DIR: what was saved is whole"

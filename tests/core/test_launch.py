@@ -55,6 +55,15 @@ def test_what_runs_alone_is_refused(launched):
     assert error.value.hint == "start llmad without a launcher; only llmad train takes one"
 
 
+def test_more_processes_than_devices_are_refused(launched, monkeypatch):
+    launched(2, 4)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    with pytest.raises(UsageError, match="3 or more processes were launched on a machine with 2 devices") as error:
+        launch.join()
+    assert error.value.code == "no-device"
+
+
 def test_who_has_nothing_to_say_waits_for_the_other_to_say_it(monkeypatch):
     waited = []
     monkeypatch.setattr(launch.time, "sleep", waited.append)
