@@ -60,7 +60,8 @@ class Launcher:
             words: of the command; none where `code` is all.
             count: how many processes.
             code: Python that each runs first.
-            signals: `(when, number of the process, signal)`, with seconds, or a path that is there, for when.
+            signals: `(when, number of the process, signal)`; when is seconds from the start, a path that is there, or
+                a path and the seconds since.
             agent: when one has failed, end the others with SIGTERM, as torchrun does.
         """
         told = {"words": [*map(str, words)], "count": count, "code": code, "signals": [*signals], "agent": agent}
@@ -136,7 +137,10 @@ def _launched(
 
 
 def _is_due(when: Any, began: float) -> bool:
-    return Path(when).exists() if isinstance(when, str) else time.monotonic() - began > when
+    if isinstance(when, int | float):
+        return time.monotonic() - began >= when
+    path, delay = (when, 0.0) if isinstance(when, str) else when
+    return Path(path).exists() and time.time() - Path(path).stat().st_mtime >= delay
 
 
 def _start(rank: int, count: int, port: int, words: list[str], code: str, place: Path) -> int:
