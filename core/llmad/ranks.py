@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import reduce
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from llmad.stopping import Stopped
 Value = TypeVar("Value")
 
 _FAILURE = "llmad/failure"  # in the launcher's store: what ended the first process that failed
+_DONE, _OVER = "llmad/done", "llmad/over"  # how many need nobody any more, and that all are so far
+_PATIENCE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -152,12 +155,22 @@ class Ranks:
             if first is error:
                 raise
             raise first from None
+        else:
+            self.part()
         finally:
             self._close(self.group)
 
     def part(self) -> None:
-        """Be done with one another: from here on no process needs another one, however long each goes on."""
-        self._close(None)
+        """Be done with one another: from here on no process needs another one, however long each goes on.
+
+        They close what connects them when all have come here, so that none cuts off the last words of another.
+        """
+        if self.count > 1 and distributed.is_initialized():
+            with _unless_lost():
+                if self.store.add(_DONE, 1) == self.count:
+                    self.store.set(_OVER, "")
+                self.store.wait([_OVER], _PATIENCE)
+            self._close(None)
 
     def failure(self) -> str:
         """What ended the first process that failed; empty where none has said so."""

@@ -107,7 +107,8 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
         if ranks.main:
             observe(_prepared(own))
         if own.done == own.schedule.steps and ranks.from_main(lambda: _is_over(own)):
-            _tell(ranks, observe, Finished(own.run.path, {}, already=True))
+            if ranks.main:
+                observe(Finished(own.run.path, {}, already=True))
         elif not dry:
             _run(own, observe, resume is None, ranks)
 
@@ -121,11 +122,6 @@ def _check_placed(recipe: Recipe, ranks: Ranks) -> None:
 
 def _is_over(own: Setup) -> bool:
     return resuming.is_over(own.run, own.recipe, own.base.model)
-
-
-def _tell(ranks: Ranks, observe: Callable[[Any], None], event: Event) -> None:
-    if ranks.main:
-        observe(event)
 
 
 def _run(own: Setup, observe: Observe, new: bool, ranks: Ranks) -> None:

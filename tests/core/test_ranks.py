@@ -139,6 +139,20 @@ else: raise SystemExit
     assert other.seconds - gone.seconds < 5
 
 
+def test_who_is_done_lets_the_others_come_to_the_end(launch):
+    code = """
+import time
+from torch import distributed
+with ranks.together():
+    began = time.monotonic()
+    if rank == 2: time.sleep(0.5)
+    ranks.part()
+    assert rank == 2 or time.monotonic() - began > 0.4
+    assert not distributed.is_initialized()
+"""
+    assert [one.code for one in both(launch, code, count=3)] == [0, 0, 0]
+
+
 def test_an_error_that_all_have_is_told_by_one(launch):
     code = """
 from llmad.errors import DivergedError
