@@ -144,6 +144,8 @@ def _is_due(when: Any, began: float) -> bool:
 
 
 def _start(rank: int, count: int, port: int, words: list[str], code: str, place: Path) -> int:
+    for name in ("out", "err"):
+        (place / f"{rank}.{name}").touch()  # it may be killed before it does so
     child = os.fork()
     if child:
         return child
