@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from llmad.errors import LlmadError, LlmadWarning, OutOfMemoryError, StorageError
+from llmad.launch import check_alone, expected, give_way, is_main, speaks
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
@@ -64,18 +65,23 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
     """Adapt frozen language models with small trained modules."""
+    if context.invoked_subcommand != "train":
+        check_alone(f"llmad {context.invoked_subcommand}")
 
 
 def main() -> None:
     """Run the command line; exit with the documented code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if expected() > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # where a process is gone the others say so, in a line
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # show what its encoding lacks as an escape, and go on
             stream.reconfigure(errors="backslashreplace")
@@ -96,13 +102,26 @@ def run() -> None:
 
 
 def _show(others: Any, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """A warning of llmad's is said like its errors; another library's is shown as Python would, and as inert."""
+    """A warning of llmad's is said like its errors; another library's is shown as Python would, and as inert.
+
+    Of several processes the main one says them.
+    """
+    if not is_main():
+        return
     warn(str(message)) if issubclass(category, LlmadWarning) else others(inert(message), category, *place, **more)
 
 
 def _end(error: LlmadError) -> NoReturn:
-    complain(str(error), error.hint, error.code)
+    _complain(str(error), error.hint, error.code)
     sys.exit(error.exit_code)
+
+
+def _complain(message: str, hint: str, code: str) -> None:
+    """Say an error; what all of several processes would say, the first one says."""
+    if speaks():
+        complain(message, hint, code)
+    else:
+        give_way()
 
 
 def _run() -> None:
@@ -111,11 +130,11 @@ def _run() -> None:
     try:
         code = app(words or ["--help"], standalone_mode=False) or 0
         if code == _INTERRUPTED:
-            complain("stopped by SIGINT", _GO_ON, "stopped")
+            _complain("stopped by SIGINT", _GO_ON, "stopped")
         sys.exit(code)
     except Stopped as stop:
         if stop.number != signal.SIGPIPE:  # whoever has stopped reading knows it
-            complain(str(stop), _GO_ON, "stopped")
+            _complain(str(stop), _GO_ON, "stopped")
         raise
     except LlmadError as error:
         if debug:
@@ -133,12 +152,12 @@ def _run() -> None:
             _end(StorageError("cannot-write", f"the output stream: {error.strerror}", "free space where it goes"))
         code = getattr(error, "exit_code", None)  # the command line's own complaints bring theirs
         if code is None:
-            complain(
+            _complain(
                 " ".join(f"{type(error).__name__}: {error}".split()),
                 "this is a fault of llmad; --debug shows where",
                 "internal",
             )
             sys.exit(1)
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        complain(message, "llmad --help lists commands, llmad COMMAND --help options", "usage")
+        _complain(message, "llmad --help lists commands, llmad COMMAND --help options", "usage")
         sys.exit(code)

@@ -173,8 +173,8 @@ def _plan(event: Prepared) -> Group:
         "data": f"{checks.rows:,} rows of {chats}{recipe.data or f'task {recipe.task}'}{left_out}",
         "tokens": f"{checks.trained_tokens:,} trained of {checks.tokens:,} ({checks.share:.0%})",
         "checks": f"no answer is cut, every row ends with {event.end}{_looked(checks)}",
-        "steps": f"{event.steps:,} of {_rows_a_step(recipe)} rows, learning rate {event.learning_rate:g}{goes_on}",
-        "batches": f"{recipe.per_device_train_batch_size} rows, {event.batching}",
+        "steps": f"{event.steps:,} of {_rows_a_step(event)} rows, learning rate {event.learning_rate:g}{goes_on}",
+        "batches": f"{recipe.per_device_train_batch_size} rows{_each(event)}, {event.batching}",
         **({"picked": event.picked} if event.picked else {}),
         "memory": _memory(event.memory),
         "output": str(event.output),
@@ -219,5 +219,10 @@ def _looked(checks: Checks) -> str:
     return f"; {share} test questions among them" if asked else ""
 
 
-def _rows_a_step(recipe: Any) -> int:
-    return int(recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps)
+def _rows_a_step(event: Prepared) -> int:
+    recipe = event.recipe
+    return recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps * event.processes
+
+
+def _each(event: Prepared) -> str:
+    return f" in each of {event.processes} processes" if event.processes > 1 else ""

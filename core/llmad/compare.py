@@ -20,6 +20,7 @@ from llmad.evaluate import check_answers
 from llmad.exam import Exam
 from llmad.files import make, sweep, write_json, write_text
 from llmad.folder import discard
+from llmad.launch import check_alone
 from llmad.lock import locked
 from llmad.memory import enough_memory
 from llmad.plan import Plan, plan
@@ -114,6 +115,7 @@ def compare(study: Study, observe: Observe, together: int | None = None, dry: bo
         LlmadError: of every kind; until training begins nothing is written.
         Stopped: a signal came; the same study goes on with what is done.
     """
+    check_alone("a comparison")
     place = study.place()
     with ExitStack() as held:
         if begun(place):

@@ -14,6 +14,7 @@ from llmad.prompt import Prompt, Row
 
 IGNORED = -100  # the label that torch's cross entropy passes over
 _POOL = 32  # batches whose rows are sorted by length together: less padding, still a random order
+_WIDE = 512  # rows; where batches are larger fewer share a pool, so that a step does not have one length alone
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,13 @@ def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int,
 def batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
     """The batches of one epoch, as row numbers: a pure function of its arguments.
 
-    Rows are shuffled, sorted by length inside pools of 32 batches, cut into batches, and the batches shuffled.
+    Rows are shuffled, sorted by length inside pools of some batches, cut into batches, and the batches shuffled.
     """
     source = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     source.shuffle(order)
-    pools = [order[start : start + size * _POOL] for start in range(0, len(order), size * _POOL)]
+    wide = size * max(1, min(_POOL, _WIDE // size))
+    pools = [order[start : start + wide] for start in range(0, len(order), wide)]
     sorted_pools = [sorted(pool, key=lambda row: lengths[row]) for pool in pools]
     cut = [pool[start : start + size] for pool in sorted_pools for start in range(0, len(pool), size)]
     source.shuffle(cut)

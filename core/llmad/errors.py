@@ -68,6 +68,12 @@ class OutOfMemoryError(LlmadError):
     exit_code = 8
 
 
+class RankError(LlmadError):
+    """Another process of a run in several that is gone, or has come to something else."""
+
+    exit_code = 9
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A hint that names the nearest known names first, then the rest."""
     if not known:

@@ -59,7 +59,7 @@ class Recipe(BaseModel):
         num_train_epochs: passes over the rows.
         max_steps: optimizer steps; overrides the epochs.
         packing: put the rows of a forward pass end to end where the model keeps them apart; pad them elsewhere.
-        per_device_train_batch_size: rows in one forward pass.
+        per_device_train_batch_size: rows in one forward pass of one process.
         gradient_accumulation_steps: forward passes in one optimizer step.
         auto_find_batch_size: before the first step, pick how many rows go through at once, as many as fit in memory;
             those of an optimizer step stay as the two keys above say, and a continued run keeps what was picked.

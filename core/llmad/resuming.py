@@ -24,20 +24,23 @@ _MAY_CHANGE = {"output_dir", "max_steps", "num_train_epochs", "logging_steps", "
                "do_eval", "max_eval_samples", "per_device_eval_batch_size", "device_map", "offload_folder"}  # fmt: skip
 
 _LATE = "batching"  # known only when the model is there
+_SHARED = "processes"  # left out where there is one, as it was before there could be several
 
 
-def identity(recipe: Recipe, examples: list[Row], batching: str | None = None) -> dict[str, Any]:
+def identity(recipe: Recipe, examples: list[Row], batching: str | None = None, processes: int = 1) -> dict[str, Any]:
     """What a run and its continuation must have in common: recipe, rows, and the plugins that make the steps.
 
     Args:
         recipe: the validated recipe.
         examples: the rows to train on.
         batching: how they stand in a forward pass, once that is known.
+        processes: that share each step.
     """
     frozen = list(map(list, recipe.frozen.items()))  # their order counts
     told = {**recipe.model_dump(mode="json"), "frozen": frozen}
     made = {} if batching is None else {_LATE: batching}
-    return {**told, "rows": rows.fingerprint(examples), **_origins(recipe), **made}
+    shared = {_SHARED: processes} if processes > 1 else {}
+    return {**told, "rows": rows.fingerprint(examples), **_origins(recipe), **made, **shared}
 
 
 def check_same(
@@ -49,12 +52,19 @@ def check_same(
         ResumeError: with every difference that counts.
     """
     changed = [
-        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        f"{key}: {_known(before, key)!r} then, {_known(now, key)!r} now"
         for key in {**before, **now}
         if key not in may_change and before.get(key) != now.get(key) and (key in now or key != _LATE)
     ]
     if changed:
-        raise ResumeError("other-recipe", f"the {what} cannot go on with another recipe: {'; '.join(changed)}")
+        shared = _known(before, _SHARED)
+        launch = f"launch {shared} processes" if shared > 1 else "start llmad without a launcher"
+        cure = launch if shared != _known(now, _SHARED) else ""
+        raise ResumeError("other-recipe", f"the {what} cannot go on with another recipe: {'; '.join(changed)}", cure)
+
+
+def _known(identity: dict[str, Any], key: str) -> Any:
+    return identity.get(key, 1 if key == _SHARED else None)
 
 
 def versions() -> dict[str, str]:

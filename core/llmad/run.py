@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,16 +26,18 @@ from llmad import (
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
 from llmad.attachment import attached, parameters, state
 from llmad.checks import Checks
-from llmad.errors import LlmadWarning, ModelError
+from llmad.errors import LlmadWarning, ModelError, UsageError
 from llmad.exam import Exam, manner
 from llmad.files import sync
 from llmad.fingerprint import fingerprint
 from llmad.folder import appearing
+from llmad.launch import join
 from llmad.lock import locked
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
 from llmad.proof import check_adapter
 from llmad.quantization import quantization
+from llmad.ranks import ALONE, Ranks
 from llmad.recipe import Recipe
 from llmad.score import Score
 from llmad.scoring import adapter_hash
@@ -65,6 +67,7 @@ class Prepared:
     picked: str = ""
     conversations: int = 0
     resumed: Path | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,49 +86,82 @@ Observe = Callable[[Event], None]
 def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, dry: bool = False) -> None:
     """Train what a recipe asks for and leave a run directory.
 
+    Where a launcher started several processes each calls this, and they train together; the main one writes.
+
     Args:
         recipe: the validated recipe.
-        observe: is told of every event.
+        observe: is told of every event, in the main process.
         resume: the run directory to go on with.
         dry: stop before the first step, with nothing written.
 
     Raises:
         LlmadError: of every kind; until training begins nothing is written.
+        SystemExit: another process tells the error that ended this one.
     """
-    with locked(resume) if resume and not dry else nullcontext():
+    ranks = join()
+    with ranks.together(), ExitStack() as held:
+        _check_placed(recipe, ranks)
+        if resume and not dry:
+            ranks.from_main(lambda: held.enter_context(locked(resume)))
         own = set_up(recipe, resume)
-        over = own.done == own.schedule.steps and resuming.is_over(own.run, own.recipe, own.base.model)
-        observe(_prepared(own, over))
+        _check_same(own, ranks)
+        over = own.done == own.schedule.steps and ranks.from_main(lambda: _is_over(own))
+        if ranks.main:
+            observe(_prepared(own, over))
         if over:
-            observe(Finished(own.run.path, {}, already=True))
+            if ranks.main:
+                observe(Finished(own.run.path, {}, already=True))
         elif not dry:
-            _run(own, observe, resume is None)
+            _run(own, observe, resume is None, ranks)
 
 
-def _run(own: Setup, observe: Observe, new: bool) -> None:
-    """Train, save, score and report."""
+def _check_placed(recipe: Recipe, ranks: Ranks) -> None:
+    """Refuse what one process alone can do: part a base among devices, and look for room that nobody else takes."""
+    if ranks.count > 1 and recipe.auto_find_batch_size:
+        reason = f"auto_find_batch_size looks at the memory of one process, and there are {ranks.count}"
+        raise UsageError("one-process", reason, "see what --dry-run picks in one, and give that")
+    if ranks.count > 1 and recipe.device_map is not None:
+        reason = f"device_map places one base, and each of {ranks.count} processes holds a whole one on its own device"
+        raise UsageError("one-process", reason, "leave device_map out, or start llmad without a launcher")
+
+
+def _is_over(own: Setup) -> bool:
+    return resuming.is_over(own.run, own.recipe, own.base.model)
+
+
+def _run(own: Setup, observe: Observe, new: bool, ranks: Ranks) -> None:
+    """Train, save, score and report; the processes that do not write are done when training is."""
     recipe = own.recipe
     cure = "lower per_device_train_batch_size, and raise gradient_accumulation_steps by as much"
-    with run_dir.opened(own.run, recipe.model_dump(mode="json"), new), enough_memory(cure):
-        train_together([own], lambda _, step: observe(step))
+    with ExitStack() as held:
+        ranks.from_main(lambda: held.enter_context(run_dir.opened(own.run, recipe.model_dump(mode="json"), new)))
+        held.enter_context(enough_memory(cure))
+        train_together([own], lambda _, step: observe(step), ranks)
+        if not ranks.main:
+            return
         scores = _score_both(own, observe) if own.test_rows else {}
         leave(own, scores)
     observe(Finished(own.run.path, scores))
 
 
-def train_together(runs: Sequence[Setup], observe: Callable[[Setup, train.Step], None]) -> None:
+def train_together(
+    runs: Sequence[Setup],
+    observe: Callable[[Setup, train.Step], None],
+    ranks: Ranks = ALONE,
+) -> None:
     """Take the steps that are left of runs on one base, with their metrics and checkpoints, and save their adapters.
 
     Args:
         runs: set up on the same model, in directories that are open; a run alone is a list of one.
-        observe: is told of every step of every run.
+        observe: is told of every step of every run, in the main process.
+        ranks: this process among those that train; the main one writes.
 
     Raises:
-        Stopped: a signal came; the steps that all had come to are saved.
+        Stopped: a signal came, to whichever process; the steps that all had come to are saved.
         LlmadError: of every kind.
     """
     model = runs[0].base.model
-    for own in runs:
+    for own in runs if ranks.main else ():
         own.run.rewind(own.done)
         checkpoint.prune(own.run.checkpoints, own.done, own.recipe.save_total_limit)  # a kill may have come before it
     before = frozen.sums(model)
@@ -133,21 +169,32 @@ def train_together(runs: Sequence[Setup], observe: Callable[[Setup, train.Step],
         train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done, own.name) for own in runs
     ]
     with watching() as watch:
-        for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device)):
+        for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device, ranks)):
             going = [own for own in runs if own.done + turn < own.schedule.steps]
-            asked = watch.asked  # what comes later waits for the next step, so that every run has saved this one
+            asked = ranks.agree(watch.asked or 0)  # what comes later waits, so that every run has saved this step
             for own, step in zip(going, steps, strict=True):
-                _keep(own, step, last=bool(asked))
-                observe(own, step)
-            if asked:
-                raise Stopped(asked)
-        if watch.asked:
-            raise Stopped(watch.asked)
+                _keep(own, step, ranks, last=bool(asked))
+                if ranks.main:
+                    observe(own, step)
+            _stop(asked, ranks)
+        _stop(ranks.agree(watch.asked or 0), ranks)
+    ranks.part()
     frozen.check(model, before)
     for own in runs:
         _check_reached(own)
-        with appearing(own.run.adapter) as folder:
-            _save_adapter(own, folder)
+        if ranks.main:
+            with appearing(own.run.adapter) as folder:
+                _save_adapter(own, folder)
+
+
+def _stop(asked: int, ranks: Ranks) -> None:
+    """End as a signal asked: the main process first, which has things to write and says so."""
+    if asked:
+        stopped = Stopped(asked)
+        if not ranks.main:
+            ranks.wait_for_main()
+            raise SystemExit(stopped.code)
+        raise stopped
 
 
 def leave(own: Setup, scores: dict[str, Score]) -> None:
@@ -156,14 +203,20 @@ def leave(own: Setup, scores: dict[str, Score]) -> None:
     report.write_card(own.run.path / "README.md", own.recipe.model_dump(mode="json"), _facts(own), scores)
 
 
-def _keep(own: Setup, step: train.Step, last: bool) -> None:
+def _keep(own: Setup, step: train.Step, ranks: Ranks, last: bool) -> None:
     """Log a step, and save it, where that is due; `last` says that none will follow."""
     recipe = own.recipe
-    if step.step % recipe.logging_steps == 0 or step.step in (1, step.steps):
+    if ranks.main and (step.step % recipe.logging_steps == 0 or step.step in (1, step.steps)):
         own.run.log(step.describe())
     due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
     if due or last:
-        _save_checkpoint(own, step.step)
+        _check_same(own, ranks)
+        if ranks.main:
+            _save_checkpoint(own, step.step)
+
+
+def _check_same(own: Setup, ranks: Ranks) -> None:
+    ranks.check_same([parameter for _, parameter in parameters(own.base.model, own.name)])
 
 
 def _save_checkpoint(own: Setup, step: int) -> None:
@@ -226,6 +279,7 @@ def _prepared(own: Setup, over: bool) -> Prepared:
         memory="none is needed, the run is over" if over else own.memory,
         picked=own.picked.words if own.picked else "",
         conversations=own.conversations,
+        processes=own.schedule.processes,
     )
 
 
@@ -240,10 +294,14 @@ def _facts(own: Setup) -> list[tuple[str, str]]:
         ("rows", f"{checks.rows:,}"),
         ("trained tokens", f"{checks.trained_tokens:,} of {checks.tokens:,}"),
         ("steps", f"{own.schedule.steps:,}"),
-        ("batches", f"{own.recipe.per_device_train_batch_size} rows, {own.batching.name}"),
+        ("batches", f"{own.recipe.per_device_train_batch_size} rows{_each(own)}, {own.batching.name}"),
         ("learning rate", f"{own.schedule.peak:g}"),
         ("torch", torch.__version__),
     ]
+
+
+def _each(own: Setup) -> str:
+    return f" in each of {own.schedule.processes} processes" if own.schedule.processes > 1 else ""
 
 
 def _score_both(own: Setup, observe: Observe) -> dict[str, Score]:

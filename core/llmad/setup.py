@@ -16,6 +16,7 @@ from llmad import (
     checkpoint,
     data,
     fitting,
+    launch,
     picking,
     pretrained,
     prompting,
@@ -73,7 +74,7 @@ class Setup:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run."""
-        return resuming.identity(self.recipe, self.rows, self.batching.name)
+        return resuming.identity(self.recipe, self.rows, self.batching.name, self.schedule.processes)
 
     @cached_property
     def memory(self) -> Budget | str:
@@ -94,26 +95,27 @@ def set_up(recipe: Recipe, resume: Path | None) -> Setup:
         LlmadError: of every kind; nothing is written.
     """
     task = registry().task(recipe.task)
-    run = RunDir(resume) if resume else run_dir.choose(recipe.output_dir, _stem(recipe))
+    place = launch.join()
+    run = RunDir(resume) if resume else place.from_main(lambda: run_dir.choose(recipe.output_dir, _stem(recipe)))
     known = picking.kept(recipe, run.told()) if resume else None
     recipe = known or recipe
     loaded = rows.rows(task, "train", recipe.data, task.train_rows, recipe.seed, recipe.columns)
-    found = _last_saved(recipe, run, loaded.rows) if resume else None
+    found = place.from_main(lambda: _last_saved(recipe, run, loaded.rows)) if resume else None
     test_rows = test_rows_of(recipe, task) if recipe.do_eval else []
     tests = tests_beside(recipe, task, test_rows)
 
-    device = train.accelerator()
+    device = launch.accelerator()
     base = load_base(recipe, device)
     _adapt(recipe, base.model, found)
     if recipe.gradient_checkpointing:
         recompute.enable(base.model)
     how = batching(base.model, data.pad_token(base.tokenizer), recipe.packing)
     if found:
-        resuming.check_same(resuming.identity(recipe, loaded.rows, how.name), found.recipe)
+        resuming.check_same(resuming.identity(recipe, loaded.rows, how.name, place.count), found.recipe)
     ground = Ground(task, device, base, {recipe.seed: loaded}, tests)
     lesson, picked = _lesson(ground, recipe, _longest(recipe, base.model)), None
     if recipe.auto_find_batch_size and not (known or found):
-        schedule, examples = _schedule(recipe, base.model, lesson), lesson.encoded.examples
+        schedule, examples = _schedule(ground, recipe, lesson), lesson.encoded.examples
         picked = picking.pick(fitting.Run(base.model, how, schedule, examples))
         recipe = picked.recipe
     own = _setup(ground, recipe, run, how, lesson, found=found, test_rows=test_rows, picked=picked)
@@ -212,7 +214,7 @@ def _setup(
         encoded=lesson.encoded,
         checks=lesson.checks,
         batching=how,
-        schedule=_schedule(recipe, base.model, lesson),
+        schedule=_schedule(ground, recipe, lesson),
         adam=train.optimizer(dict(parameters(base.model, name)), recipe),
         scaler=train.loss_scaler(base.model),
         name=name,
@@ -220,9 +222,9 @@ def _setup(
     )
 
 
-def _schedule(recipe: Recipe, model: nn.Module, lesson: _Lesson) -> Schedule:
+def _schedule(ground: Ground, recipe: Recipe, lesson: _Lesson) -> Schedule:
     lengths = tuple(len(example.ids) for example in lesson.encoded.examples)
-    return Schedule(recipe, lengths, _rate(recipe, model))
+    return Schedule(recipe, lengths, _rate(recipe, ground.base.model), ground.device.num_processes)
 
 
 def _last_saved(recipe: Recipe, run: RunDir, examples: list[Row]) -> checkpoint.Found | None:
@@ -231,7 +233,7 @@ def _last_saved(recipe: Recipe, run: RunDir, examples: list[Row]) -> checkpoint.
     if found is None:
         resuming.check_nothing_saved(run)
         return None
-    resuming.check_same(resuming.identity(recipe, examples), found.recipe)
+    resuming.check_same(resuming.identity(recipe, examples, processes=launch.join().count), found.recipe)
     resuming.say_versions(found.versions)
     return found
 

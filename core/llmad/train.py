@@ -18,8 +18,10 @@ from llmad.activation import taking_turns
 from llmad.batching import Batching
 from llmad.data import Example
 from llmad.dice import Dice
-from llmad.errors import DivergedError, UsageError
+from llmad.errors import DivergedError
+from llmad.launch import check_alone
 from llmad.loss import token_losses
+from llmad.ranks import ALONE, Ranks
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
 
@@ -88,19 +90,13 @@ class Trainee:
 
 
 def accelerator() -> Accelerator:
-    """The device to train on.
+    """The device of what runs in one process.
 
     Raises:
-        UsageError: several processes were launched; a run trains in one.
+        UsageError: several were launched.
     """
-    found = Accelerator()
-    if found.num_processes > 1:
-        raise UsageError(
-            "one-process",
-            f"{found.num_processes} processes were launched; a run trains in one",
-            "start llmad without a launcher",
-        )
-    return found
+    check_alone("this")
+    return Accelerator()
 
 
 def optimizer(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
@@ -115,34 +111,43 @@ def loss_scaler(model: nn.Module) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(where, enabled=half)
 
 
-def fit(model: nn.Module, trainees: Sequence[Trainee], how: Batching, device: Accelerator) -> Iterator[list[Step]]:
+def fit(
+    model: nn.Module,
+    trainees: Sequence[Trainee],
+    how: Batching,
+    device: Accelerator,
+    ranks: Ranks = ALONE,
+) -> Iterator[list[Step]]:
     """Train adapters, each as if it were alone; what happens in a step depends on its seed and its number only.
 
     One trainee is trained as the model stands. Of several each acts on its own rows alone, and those of all go through
-    the base together; losses, random numbers, clipping and optimizers are kept apart.
+    the base together; losses, random numbers, clipping and optimizers are kept apart. Of several processes
+    each computes its share of a step's batches, and all take the same step.
 
     Args:
         model: the model with its adapters attached.
         trainees: what is trained.
         how: the rows of a batch stand in a forward pass.
         device: runs the backward pass; where the model lies is the model's affair.
+        ranks: this process among those that take the step.
 
     Yields:
         After each optimizer step a Step of every trainee that still had one to do.
 
     Raises:
         DivergedError: a loss, a gradient or a parameter is not finite.
+        RankError: another process is gone.
     """
     model.train()
     alone = len(trainees) == 1
     for steps in zip_longest(*(trainee.schedule.walk(trainee.start) for trainee in trainees)):
         began = time.perf_counter()
-        turns = [_Turn(trainee, *step) for trainee, step in zip(trainees, steps, strict=True) if step]
+        turns = [_Turn(trainee, ranks, *step) for trainee, step in zip(trainees, steps, strict=True) if step]
         if alone:
             torch.manual_seed(turns[0].seed)
         dice = {} if alone else {turn.trainee.name: Dice(turn.seed) for turn in turns}
-        for number in range(max(len(turn.batches) for turn in turns)):
-            taking_part = [turn for turn in turns if number < len(turn.batches)]
+        for number in range(max(len(turn.share) for turn in turns)):
+            taking_part = [turn for turn in turns if number < len(turn.share)]
             _learn(model, taking_part, number, how, device, dice)
         yield [turn.finish(began) for turn in turns]
 
@@ -166,31 +171,40 @@ def _learn(
 
 @dataclass
 class _Turn:
-    """One optimizer step of one trainee: which rows each of its forward passes has, and their loss so far."""
+    """One optimizer step of one trainee: which rows each forward pass of all processes has, and the loss so far."""
 
     trainee: Trainee
+    ranks: Ranks
     step: int
     batches: list[list[int]]
     loss: Tensor | float = 0.0
 
     @property
     def seed(self) -> int:
-        """Of its dropout; a resumed run draws the same."""
-        return self.trainee.schedule.recipe.seed * 1_000_003 + self.step
+        """Of its dropout in this process; a resumed run draws the same."""
+        return self.ranks.seed(self.trainee.schedule.recipe.seed * 1_000_003 + self.step)
+
+    @property
+    def share(self) -> Sequence[list[int]]:
+        """The forward passes of this process; none where an epoch ends with fewer batches than processes."""
+        return self.ranks.share(self.batches)
 
     def rows(self, number: int) -> list[Example]:
         """Those of one forward pass."""
-        return [self.trainee.examples[row] for row in self.batches[number]]
+        return [self.trainee.examples[row] for row in self.share[number]]
 
     @cached_property
     def learnt(self) -> int:
-        """Learnt tokens of all forward passes."""
+        """Learnt tokens of all forward passes of all processes."""
         return sum(self.trainee.examples[row].learnt for batch in self.batches for row in batch)
 
     def finish(self, began: float) -> Step:
         """Clip the gradients and move the parameters, unless something is not finite."""
         schedule, adam, scaler = self.trainee.schedule, self.trainee.adam, self.trainee.scaler
         parameters = self.trainee.parameters
+        if not self.share:
+            scaler.scale(torch.zeros((), device=parameters[0].device))  # it is made at its first use
+        self.loss = self.ranks.sum(self.loss, parameters)
         scaler.unscale_(adam)
         norm, loss = _clip(parameters, schedule.recipe.max_grad_norm), float(self.loss)
         skipped = scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1

@@ -167,7 +167,8 @@ def test_the_optimizer_has_the_recipes_weight_decay(llama):
 
 
 def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(train.Accelerator, "num_processes", 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UsageError, match="2 processes were launched"):
         accelerator()
 
