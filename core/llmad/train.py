@@ -176,7 +176,7 @@ class _Turn:
     @property
     def seed(self) -> int:
         """Of its dropout; a resumed run draws the same."""
-        return self.trainee.schedule.recipe.seed * 1_000_003 + self.step
+        return (self.trainee.schedule.recipe.seed * 1_000_003 + self.step) % (1 << 63)  # torch takes no more
 
     def rows(self, number: int) -> list[Example]:
         """Those of one forward pass."""
