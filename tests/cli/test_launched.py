@@ -234,7 +234,7 @@ def test_a_dry_run_is_shown_once_and_writes_nothing(launch, words, tmp_path):
         (2, "each of 2 processes holds a whole one", ["--set", "device_map=auto"]),
         (2, "there is no key 'colour'", ["--set", "colour=red"]),
         (2, "is not empty", ["-o", "."]),
-        (3, "there is no file", ["-d", "no.json"]),
+        (3, "there is no such file", ["-d", "no.json"]),
     ],
 )
 def test_what_all_would_refuse_is_said_once(launch, words, tmp_path, code, reason, more):
