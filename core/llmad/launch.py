@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmad.errors import UsageError
-from llmad.stopping import Stopped
+from llmad.stopping import Stopped, ending
 
 if TYPE_CHECKING:
     from llmad.ranks import Ranks
@@ -100,7 +100,7 @@ def _join() -> "Ranks":
     _check_device()
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"] and Path("/sys/class/net/lo").exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all on this machine: nothing goes out
-    with answering():
+    with answering(), ending():
         device = accelerator()
         if device.num_processes != expected() or device.distributed_type.value not in _PLAIN:
             raise UsageError(

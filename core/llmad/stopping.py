@@ -63,6 +63,13 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
+def ending() -> Iterator[None]:
+    """Within the block a signal ends the process as the system does: for a call that may never come back to Python."""
+    with _handled(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
 def _handled(handler: "signal._HANDLER") -> Iterator[None]:
     """Take the signals that are not ignored, as `nohup` ignores one, and give them back."""
     if threading.current_thread() is not threading.main_thread():

@@ -139,6 +139,14 @@ else: raise SystemExit
     assert other.seconds - gone.seconds < 5
 
 
+def test_who_waits_for_one_that_never_comes_can_be_ended(launch):
+    ended = launch(
+        count=2, agent=True, code="import os\nfrom llmad.launch import join\nos._exit(3) if rank else join()"
+    )
+    assert [one.code for one in ended] == [-15, 3]
+    assert ended[0].seconds < 10
+
+
 def test_who_is_done_lets_the_others_come_to_the_end(launch):
     code = """
 import time

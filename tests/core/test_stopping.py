@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from llmad.stopping import SIGNALS, Stopped, stoppable, watching
+from llmad.stopping import SIGNALS, Stopped, ending, stoppable, watching
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,14 @@ def test_a_signal_is_noted_and_a_second_one_stops(number):
 def test_a_signal_stops_at_once_where_no_step_is_to_end(number):
     with pytest.raises(Stopped), stoppable():
         os.kill(os.getpid(), number)
+
+
+def test_a_signal_is_the_system_s_where_python_may_not_come_to_it():
+    with stoppable():
+        before = [signal.getsignal(number) for number in SIGNALS]
+        with ending():
+            assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_DFL] * 3
+        assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_handlers_are_given_back():
