@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from llmad import ranks
-from llmad.data import batches
 from llmad.errors import DivergedError, RankError
 from llmad.ranks import ALONE, Ranks
 from llmad.recipe import Recipe
