@@ -264,9 +264,10 @@ def test_a_directory_in_use_is_refused_to_all(launch, words, tmp_path):
 
 def kills(chance, run):
     """Whom to kill, and when: while they start, or some time after a checkpoint, and what writes it."""
-    when = (run / "checkpoints" / f"step-{chance.randint(1, 8):08d}", chance.uniform(0, 0.3))
-    if chance.random() < 0.2:
-        when = chance.uniform(0, 3)
+    done = max([int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")], default=0)
+    when = chance.uniform(0, 3)
+    if done < 8 and chance.random() < 0.8:
+        when = (run / "checkpoints" / f"step-{chance.randint(done + 1, 8):08d}", chance.uniform(0, 0.3))
     return [(when, one, signal.SIGKILL) for one in chance.choice([[0], [1], [0, 1]])]
 
 
