@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-PROGRAM = "from llmad_cli.app import run; run()"
+PROGRAM = "from llmad_cli.app import main; main()"
 PEER = "import peft"
 ARMS = {
     "import llmad": ("import llmad",),

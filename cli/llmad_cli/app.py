@@ -16,7 +16,6 @@ from llmad.launch import check_alone, expected, give_way, is_main, speaks
 from llmad.stopping import Stopped, stoppable
 from llmad_cli import chat, compare, distill, evaluate, inspect, lists, merge, score, split, train
 from llmad_cli.console import complain, inert, warn
-from llmad_cli.libraries import leave
 
 # Libraries that talk on their own account are kept quiet; what matters is said by llmad.
 _QUIET = {
@@ -89,16 +88,6 @@ def main() -> None:
         warnings.simplefilter("always", LlmadWarning)
         warnings.showwarning = partial(_show, warnings.showwarning)
         _run()
-
-
-def run() -> None:
-    """The command `llmad`: `main` in a process of its own, which `inspect` is quicker to leave than Python would be."""
-    try:
-        main()
-    except SystemExit as end:
-        if sys.argv[1:2] == ["inspect"] and not end.code:
-            leave()
-        raise
 
 
 def _show(others: Any, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
