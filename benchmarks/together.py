@@ -1,9 +1,9 @@
 """Four adapters trained together on one base, beside four runs one after another, of llmad and of PEFT.
 
     python benchmarks/together.py
-    python benchmarks/together.py --tokens 64 --rows 4 --pairs 5
+    python benchmarks/together.py --tokens 64 --rows 4 --ranks 4 8 16 32
 
-A LLaMA with random weights, LoRAs of ranks 4 to 32 at every linear map, rows of random tokens
+A LLaMA with random weights, LoRAs of rank 8 at every linear map, rows of random tokens
 of one length. All arms take the same steps on the same rows; what is timed are the steps alone. Losses are compared
 before a ratio is printed: together and alone at every step, PEFT's at the first. Ratios are the medians of those of
 neighbouring runs. Memory is the largest resident set of a fresh process that trains all four or one, less what it has
@@ -30,8 +30,7 @@ from llmad.recipe import Recipe
 from llmad.schedule import Schedule
 from llmad.train import Trainee, accelerator, fit, loss_scaler, optimizer
 
-RANKS = {"a": 4, "b": 8, "c": 16, "d": 32}
-SPECS = {name: f"lora[r={rank},alpha=16,sites=linear]" for name, rank in RANKS.items()}
+RANKS = {"a": 8, "b": 8, "c": 8, "d": 8}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VOCABULARY = 8_000
 
@@ -45,11 +44,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="runs of each arm")
     parser.add_argument("--hidden", type=int, default=512, help="width of the model")
     parser.add_argument("--layers", type=int, default=8, help="its blocks")
+    parser.add_argument("--ranks", type=int, nargs=4, default=list(RANKS.values()), help="of the adapters")
     parser.add_argument("--memory-of", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     told = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(told.threads)
+    RANKS.update(zip(RANKS, told.ranks, strict=True))
     if told.memory_of is not None:
         print(memory(told))
         return
@@ -61,12 +62,12 @@ def main() -> None:
 
 def compare(told: argparse.Namespace, tokens: int) -> str:
     """One row of the table."""
-    model, peers, turns = make(told), {name: by_peft(told, name) for name in SPECS}, []
+    model, peers, turns = make(told), {name: by_peft(told, name) for name in RANKS}, []
     for _ in range(told.pairs):
-        theirs = [train_peer(peers[name], name, told, tokens) for name in SPECS]
-        alone = [train(model, [name], told, tokens) for name in SPECS]
-        seconds, losses = train(model, list(SPECS), told, tokens)
-        own = [found[name] for (_, found), name in zip(alone, SPECS, strict=True)]
+        theirs = [train_peer(peers[name], name, told, tokens) for name in RANKS]
+        alone = [train(model, [name], told, tokens) for name in RANKS]
+        seconds, losses = train(model, list(RANKS), told, tokens)
+        own = [found[name] for (_, found), name in zip(alone, RANKS, strict=True)]
         torch.testing.assert_close(torch.tensor(list(losses.values())), torch.tensor(own), rtol=1e-5, atol=0)
         if not turns:
             first = torch.tensor([found[0] for found in losses.values()])
@@ -74,8 +75,13 @@ def compare(told: argparse.Namespace, tokens: int) -> str:
         turns.append((sum(one for one, _ in theirs), sum(one for one, _ in alone), seconds))
     seconds_of = " | ".join(f"{median(arm):.2f}" for arm in zip(*turns, strict=True))
     ratios = " | ".join(spread([turn[arm] / turn[2] for turn in turns]) for arm in (0, 1))
-    share = rise(told, tokens, list(SPECS)) / median(rise(told, tokens, [name]) for name in SPECS)
+    share = rise(told, tokens, list(RANKS)) / median(rise(told, tokens, [name]) for name in RANKS)
     return f"| {tokens} | {seconds_of} | {ratios} | {share:.2f} |"
+
+
+def spec(name: str) -> str:
+    """Of an adapter."""
+    return f"lora[r={RANKS[name]},alpha=16,sites=linear]"
 
 
 def spread(ratios: list[float]) -> str:
@@ -122,7 +128,7 @@ def train(model: Any, names: list[str], told: argparse.Namespace, tokens: int) -
     """Fresh adapters for some steps: their seconds, and the losses of each."""
     for name in names:
         torch.manual_seed(0)
-        llmad.attach(model, SPECS[name], name)
+        llmad.attach(model, spec(name), name)
     trainees = [trainee(model, name, told, tokens) for name in names]
     how = batching_together(model, names, 0, wanted=True)
     losses: dict[str, list[float]] = {name: [] for name in names}
@@ -146,7 +152,7 @@ def trainee(model: Any, name: str, told: argparse.Namespace, tokens: int) -> Tra
 def schedule(told: argparse.Namespace, name: str, tokens: int) -> Schedule:
     """Steps of its own."""
     recipe = Recipe(
-        backbone="b", adapter=SPECS[name], task="t", seed=list(SPECS).index(name), learning_rate=1e-3, warmup_ratio=0,
+        backbone="b", adapter=spec(name), task="t", seed=list(RANKS).index(name), learning_rate=1e-3, warmup_ratio=0,
         per_device_train_batch_size=told.rows, max_steps=told.steps,
     )  # fmt: skip
     return Schedule(recipe, (tokens,) * told.rows * told.steps, 1e-3)
@@ -154,14 +160,14 @@ def schedule(told: argparse.Namespace, name: str, tokens: int) -> Schedule:
 
 def rows(told: argparse.Namespace, name: str, tokens: int) -> list[Example]:
     """Random ones of its own, of which the second half is learnt."""
-    source = torch.Generator().manual_seed(list(SPECS).index(name))
+    source = torch.Generator().manual_seed(list(RANKS).index(name))
     ids = torch.randint(3, VOCABULARY, (told.rows * told.steps, tokens), generator=source).tolist()
     return [Example(tuple(row), tuple(place >= tokens // 2 for place in range(tokens))) for row in ids]
 
 
 def rise(told: argparse.Namespace, tokens: int, names: list[str]) -> float:
     """MiB that a fresh process needs to train these."""
-    words = ["--tokens", str(tokens), "--memory-of", *names]
+    words = ["--tokens", str(tokens), "--ranks", *map(str, RANKS.values()), "--memory-of", *names]
     sizes = ["--rows", str(told.rows), "--steps", "2", "--hidden", str(told.hidden), "--layers", str(told.layers)]
     done = subprocess.run([sys.executable, __file__, *sizes, *words], check=True, capture_output=True, text=True)
     return float(done.stdout)

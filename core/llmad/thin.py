@@ -5,17 +5,23 @@
     across(y, x)               y^T x                (all, r), (all, wide) to (r, wide)
 
 Libraries are tuned for matrices with no short side; with one, it is the layout that decides. At r = 8 in float32 on a
-CPU `x weight^T` takes up to four times as long as the same numbers asked for column by column. CPUs without
-instructions for half precision want each short side in its own order, which is worth a copy of what is thin.
+CPU `x weight^T` takes up to four times as long as the same numbers asked for column by column, and from r = 16 less.
+CPUs without instructions for half precision want each short side in its own order, which is worth a copy of what is
+thin.
 """
 
 import torch
 from torch import Tensor
 
 
+_NARROW = 16  # numbers; for fewer, columns are quicker
+
+
 def thin(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight.T`, column by column in memory."""
-    return ((rows(weight) if emulated(x) else weight) @ x.T).T
+    """`x @ weight.T`."""
+    if emulated(x):
+        return (rows(weight) @ x.T).T
+    return x @ weight.T if len(weight) >= _NARROW else (weight @ x.T).T
 
 
 def widen_(out: Tensor, y: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
