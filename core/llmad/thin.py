@@ -13,7 +13,6 @@ thin.
 import torch
 from torch import Tensor
 
-
 _NARROW = 16  # numbers; for fewer, columns are quicker
 
 
