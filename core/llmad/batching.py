@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from llmad import data, packing
+from llmad import data, packable, packing
 from llmad.data import Batch, Example
 
 
@@ -49,13 +49,13 @@ class Batching:
 
 def batching(model: nn.Module, pad: int, wanted: bool) -> Batching:
     """Pack where it is wanted and the model, with what is attached to it, keeps packed rows apart."""
-    way = packing.way(model) if wanted else None
+    way = packable.way(model) if wanted else None
     return Batching(pad, way, packing.takes_positions(model), "" if way else _why(model, [None], wanted))
 
 
 def batching_together(model: nn.Module, names: Sequence[str], pad: int, wanted: bool) -> Batching:
     """Pack where the model keeps packed rows apart, whichever of these adapters some of the rows have."""
-    ways = [packing.way(model, name) if wanted else None for name in names]
+    ways = [packable.way(model, name) if wanted else None for name in names]
     way = ways[0] if len({*ways}) == 1 else None
     barred = [name for name, own in zip(names, ways, strict=True) if own is None]
     return Batching(pad, way, packing.takes_positions(model), "" if way else _why(model, barred, wanted))
@@ -65,4 +65,4 @@ def _why(model: nn.Module, names: Sequence[str | None], wanted: bool) -> str:
     """Why rows are padded: of the adapters with these names that cannot have them packed, the first."""
     if not wanted:
         return "packing=false"
-    return packing.why_not(model, names[0]) if names else "the adapters need several ways of packing"
+    return packable.why_not(model, names[0]) if names else "the adapters need several ways of packing"

@@ -6,13 +6,12 @@ to keep them apart through transformers' attention interface, in one of two ways
     rows     the attention of each row by itself: SDPA for rows of one length, or one `varlen_attn` on CUDA
     blocks   the model's own attention, with a mask that has a block for each row
 
-Which of them a model can do, if any, is tried out on a few tokens (`way`): what a row computes must be what it computes
-alone, and must not change with the other rows. Convolutions and recurrent states, for one, go on from row to row.
+Which of them a model can do, if any, is tried out (`packable`).
 """
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
 from itertools import accumulate, groupby
@@ -24,14 +23,10 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
-from llmad.activation import only, per_row
-from llmad.generation import all_positions
-from llmad.memory import enough_memory, is_shortage
 from llmad.packed import Rows, packed_rows, packing
-from llmad.twin import rehearsal
 
 Way = Literal["rows", "blocks"]
-_NAMES: dict[Way, str] = {"rows": "llmad_rows", "blocks": "llmad_blocks"}
+WAYS: dict[Way, str] = {"rows": "llmad_rows", "blocks": "llmad_blocks"}  # to the attention's name in transformers
 
 
 @lru_cache(maxsize=4)
@@ -46,143 +41,17 @@ def apart(model: nn.Module, how: Way, lengths: tuple[int, ...]) -> Iterator[None
 
     Args:
         model: a model of transformers.
-        how: of `way`.
+        how: of `packable.way`.
         lengths: tokens of each row; together the length of the packed row.
     """
     config = cast(Any, model).config
     own = config._attn_implementation
     with packing(Rows(lengths, own)):
         try:
-            config._attn_implementation = _NAMES[how]
+            config._attn_implementation = WAYS[how]
             yield
         finally:
             config._attn_implementation = own
-
-
-@enough_memory("quantise the base, or take a smaller one")
-def way(model: nn.Module, name: str | None = None) -> Way | None:
-    """How the model keeps packed rows apart; None where it does not, and its rows must be padded.
-
-    The model, with what is attached to it, computes a few short rows alone and packed.
-
-    Args:
-        model: a model of transformers.
-        name: an adapter that is to act on some of the rows alone; where None, what is active acts on all.
-
-    Raises:
-        OutOfMemoryError: there is not even memory for these.
-    """
-    with _resting(model):
-        return next((how for how in _NAMES if not _fault(model, how, name)), None)
-
-
-@enough_memory("quantise the base, or take a smaller one")
-def why_not(model: nn.Module, name: str | None = None) -> str:
-    """In a few words, what of a model keeps its rows from being packed, where `way` found none: itself or its adapter.
-
-    Raises:
-        OutOfMemoryError: there is not even memory to try it.
-    """
-    with _resting(model):
-        with only(model):
-            faults = [_fault(model, how, None) for how in _NAMES]
-        if all(faults):
-            return f"{type(model).__name__} {faults[-1]}"
-        return f"the adapter {[_fault(model, how, name) for how in _NAMES][-1]}"
-
-
-@contextmanager
-def _resting(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is not in training, and keeps nothing for gradients."""
-    training = [part for part in model.modules() if part.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-_TRIED = (5, 7, 4)  # lengths of the rows that are tried
-_LEAK = 1e-5  # of the logits' spread: nothing but the order of sums may change with other rows
-
-
-def _fault(model: nn.Module, how: Way, name: str | None) -> str:
-    """Empty where some rows compute packed what they compute alone, and do not heed what stands in another row."""
-    try:
-        alone, packed, other = _trial(model, how, name)
-    except Exception as error:  # whatever a model raises that was not made for this
-        if is_shortage(error):
-            raise
-        return f"takes no packed rows ({type(error).__name__})"
-    spread = float((alone - alone.mean()).abs().max())
-    leak = float((packed - other)[:, _TRIED[0] :].abs().max())
-    if leak > _LEAK * spread:
-        return "would let a row see the one before it"
-    if float((packed - alone).abs().max()) > _noise(model) * spread:
-        return "computes something else of packed rows"
-    return "" if _goes_on(model, how) else "has tables that a packed row would run out of"
-
-
-def _trial(model: nn.Module, how: Way, name: str | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (1, total, vocabulary) of rows alone, of the same packed, and packed with another first row."""
-    where = next(model.parameters()).device
-    vocabulary = cast(Any, model).get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(sum(_TRIED), device=where) * 7 + 3) % vocabulary
-    changed = torch.cat((ids[: _TRIED[0]].flip(0), ids[_TRIED[0] :]))
-    places = torch.cat([torch.arange(length, device=where) for length in _TRIED])[None]
-    names = (name, None, name)  # of each row
-    alone = []
-    for row, own in zip(_rows_of(ids), names, strict=True):
-        with nullcontext() if name is None else only(model, *([own] if own else [])):
-            alone.append(_logits(model, row[None]))
-    with apart(model, how, _TRIED), nullcontext() if name is None else per_row(model, names):
-        return torch.cat(alone, dim=1), _logits(model, ids[None], places), _logits(model, changed[None], places)
-
-
-def _goes_on(model: nn.Module, how: Way) -> bool:
-    """Whether a packed row may be longer than any row by itself: the model's own attention may have tables that end."""
-    longest = all_positions(model)
-    if how == "rows" or longest is None:
-        return True
-    try:
-        with rehearsal(model) as twin:
-            return not _runs(twin, how, sum(_TRIED)) or _runs(twin, how, longest + 1)
-    except Exception as error:  # what cannot be made without weights cannot be tried
-        if is_shortage(error):
-            raise
-        return True
-
-
-def _runs(twin: nn.Module, how: Way, total: int) -> bool:
-    """Whether a model without weights comes through two rows of so many tokens together."""
-    lengths = (total // 2, total - total // 2)
-    places = torch.cat([torch.arange(length) for length in lengths])[None]
-    try:
-        with apart(twin, how, lengths):
-            _logits(twin, torch.zeros(total, dtype=torch.long)[None], places)
-    except Exception as error:  # whatever a model raises that was not made for this
-        if is_shortage(error):
-            raise
-        return False
-    return True
-
-
-def _noise(model: nn.Module) -> float:
-    """How far the same row may be from itself in another kernel, of the logits' spread."""
-    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
-    return 5e-2 if half else 1e-3
-
-
-def _rows_of(ids: Tensor) -> list[Tensor]:
-    return list(ids.tensor_split([_TRIED[0], sum(_TRIED[:2])]))
-
-
-def _logits(model: nn.Module, ids: Tensor, places: Tensor | None = None) -> Tensor:
-    told = {"position_ids": places} if places is not None and takes_positions(model) else {}
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **told).logits
-    return cast(Tensor, logits).float()
 
 
 def takes_positions(model: nn.Module) -> bool:
@@ -318,5 +187,5 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 for _how, _attention, _mask in (("rows", _of_rows, _row_mask), ("blocks", _in_blocks, _block_mask)):
-    AttentionInterface.register(_NAMES[_how], _attention)  # type: ignore[index]
-    AttentionMaskInterface.register(_NAMES[_how], _mask)  # type: ignore[index]
+    AttentionInterface.register(WAYS[_how], _attention)  # type: ignore[index]
+    AttentionMaskInterface.register(WAYS[_how], _mask)  # type: ignore[index]

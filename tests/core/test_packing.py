@@ -11,7 +11,6 @@ import llmad
 from llmad import packing
 from llmad.batching import Batching, batching
 from llmad.data import Example
-from llmad.errors import OutOfMemoryError
 from llmad.loss import answer_loss
 from tests.zoo import VOCABULARY, build
 
@@ -92,23 +91,6 @@ def test_pairs_stand_before_each_of_packed_rows(kind):
     assert_same(gradients(model, Batching(0), examples), gradients(model, found, examples))
 
 
-def test_pairs_that_would_be_too_far_away_are_seen():
-    assert packing.way(adapted("bloom", "prefix[num_virtual_tokens=3]")) is None  # it counts how far a key is away
-
-
-def test_rows_that_leak_are_seen(monkeypatch):
-    model = build("llama")
-    assert packing.way(model) == "rows"
-    monkeypatch.setitem(packing.AttentionInterface._global_mapping, "llmad_rows", packing.sdpa_attention_forward)
-    monkeypatch.setattr(packing, "_NAMES", {"rows": "llmad_rows"})
-    assert packing.way(model) is None
-
-
-def test_positions_that_go_on_are_seen(monkeypatch):
-    monkeypatch.setattr(packing, "takes_positions", lambda _: False)
-    assert packing.way(build("gpt2")) is None
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(2, 14), min_size=1, max_size=6), st.sampled_from(["llama", "gemma2", "bloom"]))
 def test_any_lengths_are_kept_apart(lengths, kind):
@@ -140,28 +122,6 @@ def test_gradient_checkpointing_recomputes_packed_rows(llama):
     enable = getattr(llama, "activation_checkpointing_enable", None) or llama.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     assert_same(plain, gradients(llama, how, examples))
-
-
-def test_modes_of_training_are_left_as_they_were(llama):
-    llama.train()
-    llama.model.layers[0].eval()
-    before = [part.training for part in llama.modules()]
-    packing.way(llama)
-    assert [part.training for part in llama.modules()] == before
-
-
-def test_half_precision_is_packed_too():
-    assert packing.way(build("llama").to(torch.bfloat16)) == "rows"
-
-
-def test_memory_that_runs_out_is_no_reason_to_pad(monkeypatch, llama):
-    def full(*_, **__):
-        raise torch.OutOfMemoryError("no room")
-
-    monkeypatch.setattr(packing, "_logits", full)
-    with pytest.raises(OutOfMemoryError) as error:
-        packing.way(llama)
-    assert (error.value.exit_code, error.value.hint) == (8, "quantise the base, or take a smaller one")
 
 
 @pytest.mark.parametrize("kind", ["gptj", "codegen", "falcon", "gpt_neo", "mpt"])

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from llmad import packing
+from llmad import packable
 from llmad import rows as row_files
 from llmad.attachment import parameters
 from llmad.errors import ResumeError, UsageError
@@ -74,7 +74,7 @@ def test_adapters_are_set_up_beside_one_another_as_alone(told, tmp_path, ground)
 def test_a_run_that_was_packed_does_not_go_on_padded(told, tmp_path, monkeypatch):
     recipe = told(output_dir=str(tmp_path / "run"), max_steps=2)
     train_adapter(recipe, lambda _: None)
-    monkeypatch.setattr(packing, "way", lambda _: None)
+    monkeypatch.setattr(packable, "way", lambda _: None)
     with pytest.raises(ResumeError, match=r"batching: 'packed \(rows\)' then, 'padded' now") as error:
         train_adapter(recipe, lambda _: None, tmp_path / "run")
     assert error.value.exit_code == 7
