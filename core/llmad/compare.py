@@ -20,6 +20,7 @@ from llmad.evaluate import check_answers
 from llmad.exam import Exam
 from llmad.files import make, sweep, write_json, write_text
 from llmad.folder import discard
+from llmad.keeping import train_together
 from llmad.launch import check_alone
 from llmad.lock import locked
 from llmad.memory import enough_memory
@@ -28,7 +29,7 @@ from llmad.pretrained import Pretrained
 from llmad.quantization import quantization
 from llmad.recipe import Recipe
 from llmad.registry import parse_spec, registry
-from llmad.run import leave, train_together
+from llmad.run import leave
 from llmad.scoring import score_on
 from llmad.setup import Ground, load_base, set_up_together, test_rows_of, tests_beside
 from llmad.study import FILE, Entrant, Study, begun, check_free

@@ -1,48 +1,30 @@
 """A training run from end to end. Reads top to bottom as the way of the data; an observer is told what happens."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from llmad import (
-    adapter_dir,
-    budget,
-    checkpoint,
-    frozen,
-    placement,
-    prompting,
-    report,
-    resuming,
-    rows,
-    run_dir,
-    train,
-)
+from llmad import budget, placement, report, resuming, rows, run_dir, train
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
-from llmad.attachment import attached, parameters, state
+from llmad.attachment import state
 from llmad.checks import Checks
-from llmad.errors import LlmadWarning, ModelError, UsageError
+from llmad.errors import UsageError
 from llmad.exam import Exam, manner
-from llmad.files import sync
 from llmad.fingerprint import fingerprint
-from llmad.folder import appearing
+from llmad.keeping import check_same, train_together
 from llmad.launch import join
 from llmad.lock import locked
 from llmad.memory import enough_memory
 from llmad.plan import Plan, summary
-from llmad.proof import check_adapter
 from llmad.quantization import quantization
-from llmad.ranks import ALONE, Ranks
+from llmad.ranks import Ranks
 from llmad.recipe import Recipe
 from llmad.score import Score
 from llmad.scoring import adapter_hash
 from llmad.setup import Setup, set_up
-from llmad.stopping import Stopped, watching
 
 
 @dataclass(frozen=True)
@@ -104,7 +86,7 @@ def train_adapter(recipe: Recipe, observe: Observe, resume: Path | None = None, 
         if resume and not dry:
             ranks.from_main(lambda: held.enter_context(locked(resume)))
         own = set_up(recipe, resume)
-        _check_same(own, ranks)
+        check_same(own, ranks)
         over = own.done == own.schedule.steps and ranks.from_main(lambda: _is_over(own))
         if ranks.main:
             observe(_prepared(own, over))
@@ -144,118 +126,10 @@ def _run(own: Setup, observe: Observe, new: bool, ranks: Ranks) -> None:
     observe(Finished(own.run.path, scores))
 
 
-def train_together(
-    runs: Sequence[Setup],
-    observe: Callable[[Setup, train.Step], None],
-    ranks: Ranks = ALONE,
-) -> None:
-    """Take the steps that are left of runs on one base, with their metrics and checkpoints, and save their adapters.
-
-    Args:
-        runs: set up on the same model, in directories that are open; a run alone is a list of one.
-        observe: is told of every step of every run, in the main process.
-        ranks: this process among those that train; the main one writes.
-
-    Raises:
-        Stopped: a signal came, to whichever process; the steps that all had come to are saved.
-        LlmadError: of every kind.
-    """
-    model = runs[0].base.model
-    for own in runs if ranks.main else ():
-        own.run.rewind(own.done)
-        checkpoint.prune(own.run.checkpoints, own.done, own.recipe.save_total_limit)  # a kill may have come before it
-    before = frozen.sums(model)
-    trainees = [
-        train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done, own.name) for own in runs
-    ]
-    with watching() as watch:
-        for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device, ranks)):
-            going = [own for own in runs if own.done + turn < own.schedule.steps]
-            asked = ranks.agree(watch.asked or 0)  # what comes later waits, so that every run has saved this step
-            for own, step in zip(going, steps, strict=True):
-                _keep(own, step, ranks, last=bool(asked))
-                if ranks.main:
-                    observe(own, step)
-            _stop(asked, ranks)
-        _stop(ranks.agree(watch.asked or 0), ranks)
-    ranks.part()
-    frozen.check(model, before)
-    for own in runs:
-        _check_reached(own)
-        if ranks.main:
-            with appearing(own.run.adapter) as folder:
-                _save_adapter(own, folder)
-
-
-def _stop(asked: int, ranks: Ranks) -> None:
-    """End as a signal asked: the main process first, which has things to write and says so."""
-    if asked:
-        stopped = Stopped(asked)
-        if not ranks.main:
-            ranks.wait_for_main()
-            raise SystemExit(stopped.code)
-        raise stopped
-
-
 def leave(own: Setup, scores: dict[str, Score]) -> None:
     """Draw the loss and write the model card of a run that is trained."""
     report.plot_loss(own.run.read_metrics(), own.run.path / "loss.png")
     report.write_card(own.run.path / "README.md", own.recipe.model_dump(mode="json"), _facts(own), scores)
-
-
-def _keep(own: Setup, step: train.Step, ranks: Ranks, last: bool) -> None:
-    """Log a step, and save it, where that is due; `last` says that none will follow."""
-    recipe = own.recipe
-    if ranks.main and (step.step % recipe.logging_steps == 0 or step.step in (1, step.steps)):
-        own.run.log(step.describe())
-    due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
-    if due or last:
-        _check_same(own, ranks)
-        if ranks.main:
-            _save_checkpoint(own, step.step)
-
-
-def _check_same(own: Setup, ranks: Ranks) -> None:
-    ranks.check_same([parameter for _, parameter in parameters(own.base.model, own.name)])
-
-
-def _save_checkpoint(own: Setup, step: int) -> None:
-    folder, keep = own.run.checkpoints, own.recipe.save_total_limit
-    sync(own.run.metrics)  # no later than the steps that they tell of
-    write = partial(_save_adapter, own)
-    checkpoint.save(folder, step, write, own.adam, own.scaler, own.identity, keep, resuming.versions())
-
-
-def _check_reached(own: Setup) -> None:
-    """Refuse a run in which a parameter never had a gradient; of experts, which see what is routed to them, only tell.
-
-    The optimizer has a state of what it was given a gradient of.
-    """
-    mine = parameters(own.base.model, own.name)
-    never = [name for name, parameter in mine if parameter not in own.adam.state]
-    if not never:
-        return
-    reason = f"no step has given {never[0]} and {len(never) - 1} other parameters of the adapter a gradient"
-    if any(site.stack for site in attached(own.base.model, own.name).modules):
-        warnings.warn(f"{reason}: no text was routed there", LlmadWarning, stacklevel=2)
-    else:
-        raise ModelError("not-trained", reason, "place the adapter where the model's own forward comes by")
-
-
-def _save_adapter(own: Setup, path: Path) -> None:
-    adapter_dir.save(own.base.model, path, own.name, about=_about(own), built_on=own.built_on)
-    check_adapter(own.base.model, path, own.name)
-
-
-def _about(own: Setup) -> dict[str, Any]:
-    """What the adapter directory records beyond the adapter."""
-    return {
-        "backbone": own.recipe.backbone,
-        "task": own.task.name,
-        **prompting.record(own.prompt),
-        "checks": own.checks.describe(),
-        "recipe": own.recipe.model_dump(mode="json"),
-    }
 
 
 def _prepared(own: Setup, over: bool) -> Prepared:

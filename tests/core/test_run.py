@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import llmad
-from llmad import pretrained, run, train
+from llmad import pretrained, train
 from llmad.asking import Scoring
 from llmad.attachment import state
-from llmad.errors import DivergedError, OutOfMemoryError, ResumeError, StorageError, UsageError
+from llmad.errors import OutOfMemoryError, ResumeError, StorageError, UsageError
 from llmad.run import Finished, Prepared, train_adapter
 from llmad.train import Step
 
@@ -57,12 +57,6 @@ def test_a_run_leaves_every_file_that_is_documented(trained):
     assert status(trained) == {"status": "done"}
 
 
-def test_metrics_have_a_line_a_logged_step(trained):
-    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert lines[0].keys() == Step.__dataclass_fields__.keys()
-
-
 def test_answers_have_a_line_a_row_with_the_documented_keys(trained):
     lines = [json.loads(line) for line in (trained / "evaluation/arithmetic.jsonl").read_text().splitlines()]
     assert [line["index"] for line in lines] == [0, 1, 2]
@@ -83,22 +77,6 @@ def test_a_dry_run_writes_nothing(told, tmp_path):
     train_adapter(told(output_dir=str(tmp_path / "run")), events.append, dry=True)
     assert [type(event) for event in events] == [Prepared]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_base_is_not_changed_by_a_bit(told, tmp_path, monkeypatch):
-    kept = {}
-    load = pretrained.load
-
-    def remember(*words, **more):
-        found = load(*words, **more)
-        kept["before"] = {key: value.clone() for key, value in found.model.state_dict().items()}
-        kept["model"] = found.model
-        return found
-
-    monkeypatch.setattr(pretrained, "load", remember)
-    train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
-    after = kept["model"].state_dict()
-    assert all(torch.equal(after[key], value) for key, value in kept["before"].items())
 
 
 def test_the_same_recipe_gives_the_same_adapter(told, tmp_path):
@@ -250,38 +228,9 @@ def test_a_resume_may_go_on_for_longer(trained, told, tmp_path):
     assert steps_of(told(data=None, gradient_accumulation_steps=2, max_steps=6), path) == [5, 6]
 
 
-def test_a_loss_that_is_not_finite_fails_the_run(told, tmp_path, monkeypatch):
-    real = train.token_losses
-    monkeypatch.setattr(train, "token_losses", lambda *words: real(*words) * torch.nan)
-    with pytest.raises(DivergedError, match=r"step 1, .*: loss nan") as error:
-        train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
-    assert error.value.exit_code == 5
-    assert status(tmp_path / "run")["status"] == "failed"
-    assert status(tmp_path / "run")["code"] == "diverged"
-    assert not (tmp_path / "run" / "adapter").exists()
-
-
 def test_a_directory_that_is_taken_is_refused(trained, told):
     with pytest.raises(UsageError, match="is not empty"):
         train_adapter(told(output_dir=str(trained)), lambda _: None)
-
-
-def test_the_adapter_says_what_it_was_trained_on(trained, folder):
-    about = json.loads((trained / "adapter" / "llmad.json").read_text())
-    assert (about["backbone"], about["task"]) == (folder, "arithmetic")
-    assert about["recipe"] == json.loads((trained / "recipe.json").read_text())
-    assert about["prompt"]["question"] == "Question: {instruction}\nAnswer:"
-
-
-def test_a_disk_that_fails_in_mid_run_is_a_storage_error(told, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(run.run_dir.RunDir, "log", full)
-    with pytest.raises(StorageError, match="No space left") as error:
-        train_adapter(told(output_dir=str(tmp_path / "run")), lambda _: None)
-    assert error.value.exit_code == 6
-    assert status(tmp_path / "run")["code"] == "cannot-write"
 
 
 def test_a_batch_that_does_not_fit_is_an_error_with_its_cure(told, tmp_path, monkeypatch):

@@ -1,0 +1,126 @@
+"""Keeping: the steps that a run takes, with what is kept of them: metrics, checkpoints, and in the end the adapter."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llmad import adapter_dir, checkpoint, frozen, prompting, resuming, train
+from llmad.attachment import attached, parameters
+from llmad.errors import LlmadWarning, ModelError
+from llmad.files import sync
+from llmad.folder import appearing
+from llmad.proof import check_adapter
+from llmad.ranks import ALONE, Ranks
+from llmad.setup import Setup
+from llmad.stopping import Stopped, watching
+
+
+def train_together(
+    runs: Sequence[Setup],
+    observe: Callable[[Setup, train.Step], None],
+    ranks: Ranks = ALONE,
+) -> None:
+    """Take the steps that are left of runs on one base, with their metrics and checkpoints, and save their adapters.
+
+    Args:
+        runs: set up on the same model, in directories that are open; a run alone is a list of one.
+        observe: is told of every step of every run, in the main process.
+        ranks: this process among those that train; the main one writes.
+
+    Raises:
+        Stopped: a signal came, to whichever process; the steps that all had come to are saved.
+        LlmadError: of every kind.
+    """
+    model = runs[0].base.model
+    for own in runs if ranks.main else ():
+        own.run.rewind(own.done)
+        checkpoint.prune(own.run.checkpoints, own.done, own.recipe.save_total_limit)  # a kill may have come before it
+    before = frozen.sums(model)
+    trainees = [
+        train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done, own.name) for own in runs
+    ]
+    with watching() as watch:
+        for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device, ranks)):
+            going = [own for own in runs if own.done + turn < own.schedule.steps]
+            asked = ranks.agree(watch.asked or 0)  # what comes later waits, so that every run has saved this step
+            for own, step in zip(going, steps, strict=True):
+                _keep(own, step, ranks, last=bool(asked))
+                if ranks.main:
+                    observe(own, step)
+            _stop(asked, ranks)
+        _stop(ranks.agree(watch.asked or 0), ranks)
+    ranks.part()
+    frozen.check(model, before)
+    for own in runs:
+        _check_reached(own)
+        if ranks.main:
+            with appearing(own.run.adapter) as folder:
+                _save_adapter(own, folder)
+
+
+def _stop(asked: int, ranks: Ranks) -> None:
+    """End as a signal asked: the main process first, which has things to write and says so."""
+    if asked:
+        stopped = Stopped(asked)
+        if not ranks.main:
+            ranks.wait_for_main()
+            raise SystemExit(stopped.code)
+        raise stopped
+
+
+def _keep(own: Setup, step: train.Step, ranks: Ranks, last: bool) -> None:
+    """Log a step, and save it, where that is due; `last` says that none will follow."""
+    recipe = own.recipe
+    if ranks.main and (step.step % recipe.logging_steps == 0 or step.step in (1, step.steps)):
+        own.run.log(step.describe())
+    due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
+    if due or last:
+        check_same(own, ranks)
+        if ranks.main:
+            _save_checkpoint(own, step.step)
+
+
+def check_same(own: Setup, ranks: Ranks) -> None:
+    """Refuse to go on where a process has another adapter than the others; see `Ranks.check_same`."""
+    ranks.check_same([parameter for _, parameter in parameters(own.base.model, own.name)])
+
+
+def _save_checkpoint(own: Setup, step: int) -> None:
+    folder, keep = own.run.checkpoints, own.recipe.save_total_limit
+    sync(own.run.metrics)  # no later than the steps that they tell of
+    write = partial(_save_adapter, own)
+    checkpoint.save(folder, step, write, own.adam, own.scaler, own.identity, keep, resuming.versions())
+
+
+def _check_reached(own: Setup) -> None:
+    """Refuse a run in which a parameter never had a gradient; of experts, which see what is routed to them, only tell.
+
+    The optimizer has a state of what it was given a gradient of.
+    """
+    mine = parameters(own.base.model, own.name)
+    never = [name for name, parameter in mine if parameter not in own.adam.state]
+    if not never:
+        return
+    reason = f"no step has given {never[0]} and {len(never) - 1} other parameters of the adapter a gradient"
+    if any(site.stack for site in attached(own.base.model, own.name).modules):
+        warnings.warn(f"{reason}: no text was routed there", LlmadWarning, stacklevel=2)
+    else:
+        raise ModelError("not-trained", reason, "place the adapter where the model's own forward comes by")
+
+
+def _save_adapter(own: Setup, path: Path) -> None:
+    adapter_dir.save(own.base.model, path, own.name, about=_about(own), built_on=own.built_on)
+    check_adapter(own.base.model, path, own.name)
+
+
+def _about(own: Setup) -> dict[str, Any]:
+    """What the adapter directory records beyond the adapter."""
+    return {
+        "backbone": own.recipe.backbone,
+        "task": own.task.name,
+        **prompting.record(own.prompt),
+        "checks": own.checks.describe(),
+        "recipe": own.recipe.model_dump(mode="json"),
+    }
