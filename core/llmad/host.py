@@ -34,7 +34,7 @@ class Host:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward with the active adapters around it, the first of them innermost."""
         own = self.__dict__
-        chain: _Chain | None = own.get(_CHAIN)
+        chain: _Chain | None = own[_CHAIN]
         if chain is None or chain.stages != own[_ACTIVE] or chain.outdated or torch.compiler.is_compiling():
             chain = _chain(cast(nn.Module, self), super().forward)  # type: ignore[misc]  # of the module's own class
             own[_CHAIN] = chain
@@ -108,7 +108,7 @@ def mount(module: nn.Module, name: str, site: Site, adapter: AdapterModule, acti
         adapters[name] = nn.ModuleDict()
     cast(nn.ModuleDict, adapters[name])[site.slot] = adapter
     getattr(module, _SLOTS)[name, site.slot] = site
-    vars(module).pop(_CHAIN, None)
+    vars(module)[_CHAIN] = None
 
 
 def unmount(module: nn.Module, name: str) -> None:
@@ -117,11 +117,12 @@ def unmount(module: nn.Module, name: str) -> None:
     del adapters[name]
     for key in [key for key in places if key[0] == name]:
         del places[key]
-    vars(module).pop(_CHAIN, None)
+    vars(module)[_CHAIN] = None
     if not adapters:
         del module.adapters
         delattr(module, _SLOTS)
         delattr(module, _ACTIVE)
+        delattr(module, _CHAIN)
         module.__class__ = type(module).__mro__[2]  # the class itself, Host, the module's own class
         _rebind(module)
 

@@ -19,8 +19,8 @@ _NARROW = 16  # numbers; for fewer, columns are quicker
 def thin(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T`."""
     if emulated(x):
-        return (rows(weight) @ x.T).T
-    return x @ weight.T if len(weight) >= _NARROW else (weight @ x.T).T
+        return torch.mm(rows(weight), x.T).T
+    return torch.mm(x, weight.T) if len(weight) >= _NARROW else torch.mm(weight, x.T).T
 
 
 def widen_(out: Tensor, y: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
@@ -32,7 +32,7 @@ def widen_(out: Tensor, y: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor
 
 def across(y: Tensor, x: Tensor) -> Tensor:
     """`y.T @ x`."""
-    return (rows(y) if emulated(x) else y).T @ x
+    return torch.mm((rows(y) if emulated(x) else y).T, x)
 
 
 def columns(matrix: Tensor) -> Tensor:

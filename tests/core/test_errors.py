@@ -15,7 +15,7 @@ def test_exit_codes_are_those_of_the_contract():
     codes = {error.__name__: error.exit_code for error in LlmadError.__subclasses__()}
     assert codes == {
         "UsageError": 2, "DataError": 3, "ModelError": 4, "DivergedError": 5, "StorageError": 6, "ResumeError": 7,
-        "OutOfMemoryError": 8,
+        "OutOfMemoryError": 8, "RankError": 9,
     }  # fmt: skip
 
 

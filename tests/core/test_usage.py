@@ -19,7 +19,7 @@ from llmad import recompute
 from llmad.batching import batching
 from llmad.data import Example
 from llmad.loss import token_losses
-from llmad.usage import extrapolated, measured, rehearsed, usage
+from llmad.usage import NotCountedError, extrapolated, measured, rehearsed, usage
 
 SIZES = {"num_attention_heads": 4, "vocab_size": 97}
 EXPERTS = {**SIZES, "num_hidden_layers": 1, "intermediate_size": 48, "num_key_value_heads": 2, "num_local_experts": 2}
@@ -114,11 +114,15 @@ def test_what_asks_for_values_is_extrapolated(monkeypatch):
     how = batching(model, 0, True)
     monkeypatch.setattr("llmad.usage._SMALL", 0)
     assert usage(model, how, ROWS).way in ("rehearsed", "extrapolated")
-    monkeypatch.setattr("llmad.usage.rehearsed", lambda *_: torch.empty((), device="meta").item())
+    monkeypatch.setattr("llmad.usage.rehearsed", fail)
     assert usage(model, how, ROWS).way == "extrapolated"
     monkeypatch.setattr("llmad.usage.rehearsed", refuse)
     with pytest.raises(llmad.ModelError):
         usage(model, how, ROWS)
+
+
+def fail(*_):
+    raise NotCountedError
 
 
 def refuse(*_):
