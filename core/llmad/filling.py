@@ -10,6 +10,7 @@ from llmad.errors import LlmadError, ModelError, nearest
 from llmad.module import AdapterModule
 from llmad.site import Site
 from llmad.spec import AdapterSpec, Tensors
+from llmad.twin import hollow
 
 
 def copies(modules: Mapping[Site, AdapterModule]) -> list[tuple[Site, Tensors]]:
@@ -33,7 +34,7 @@ def check_outlines(spec: AdapterSpec, sites: Sequence[Site], tensors: Tensors, w
         ModelError: with the first that does not fit.
     """
     try:
-        with torch.device("meta"):
+        with hollow():
             modules = spec.assemble(sites)
     except LlmadError:
         raise
