@@ -6,6 +6,7 @@ joined once, and the place is asked once for all rows.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -90,10 +91,17 @@ class _Turns:
 
 def _low_rank(group: list[Acting]) -> list[LowRank] | None:
     """What the adapters are, where all are low-rank updates of the place's output and nobody watches their calls."""
-    if group[0].site.before:
+    every = [acting.adapters[0] for acting in group]
+    if group[0].site.before or any(_watched(one) or not _says_so(cast(type, type(one))) for one in every):
         return None
-    found = [None if _watched(acting.adapters[0]) else acting.adapters[0].as_low_rank() for acting in group]
+    found = [one.as_low_rank() for one in every]
     return None if None in found else cast(list[LowRank], found)
+
+
+@cache
+def _says_so(cls: type) -> bool:
+    """Whether a class that has a forward of its own also says what it is; a subclass's may do something else."""
+    return next("as_low_rank" in vars(one) for one in cls.__mro__ if "forward" in vars(one))
 
 
 def _watched(module: nn.Module) -> bool:

@@ -124,3 +124,21 @@ def test_a_hook_on_an_adapter_is_called():
     with llmad.per_row(model, ["a", "b"]):
         model(torch.ones(2, 3, dtype=torch.long))
     assert seen == [1]
+
+
+class Louder(LoRALayer):
+    """Does something else, and has inherited what says otherwise."""
+
+    def forward(self, base, x):
+        return super().forward(base, x) + 1
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_called(monkeypatch):
+    monkeypatch.setattr("llmad_plugins.adapters.lora.LoRALayer", Louder)
+    model = adapted(LORAS)
+    ids = torch.arange(3, 15).view(2, 6)
+    with llmad.per_row(model, ["a", "b"]):
+        together = model(ids).logits
+    for row, name in enumerate(["a", "b"]):
+        llmad.activate(model, name)
+        torch.testing.assert_close(together[row], model(ids[row : row + 1]).logits[0], rtol=1e-4, atol=1e-5)
