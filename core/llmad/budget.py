@@ -26,10 +26,7 @@ _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a 
 # On a CPU the count is right to a few percent, and kernels take little; but the C library keeps freed blocks of less
 # than 32 MiB, in pieces that do not fit what comes next. benchmarks/memory_plan.py measured what that comes to.
 _CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the most that it was found to be
-_BESIDE_KEPT, _BESIDE_WORKING = (
-    0.75,
-    3.5,
-)  # bytes of such pieces for a byte that is kept, and for one that comes and goes
+_BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such pieces, for one that is kept and one that comes and goes
 _GIVEN_BACK = "MALLOC_MMAP_THRESHOLD_"  # has glibc give blocks of so many bytes and more back at once
 
 

@@ -111,15 +111,13 @@ def _watched(module: nn.Module) -> bool:
 def _update(acting: Acting, own: LowRank, x: Tensor) -> Update:
     """An adapter's update, with the tokens that it is for."""
     down, up, scale, share = own
-    found = part(acting.stage, x)
-    assert found is not None
-    assert isinstance(found.where, slice)
-    inner = prod(x.shape[found.dim + 1 : -1])  # tokens of each entry along the dimension
+    dim, start, stop = _span(acting, x)
+    inner = prod(x.shape[dim + 1 : -1])  # tokens of each entry along the dimension
     drop = None
     if share:
         with dice_of(acting.stage.names[0]):
             drop = draw(share)
-    return Update(found.where.start * inner, found.where.stop * inner, down.weight, up.weight, scale, drop)
+    return Update(start * inner, stop * inner, down.weight, up.weight, scale, drop)
 
 
 @dataclass(slots=True)
@@ -167,7 +165,12 @@ class _Run(NamedTuple):
 
 
 def _run(acting: Acting, x: Tensor) -> _Run:
+    return _Run(*_span(acting, x), drawing(acting.adapters[0], acting.stage))
+
+
+def _span(acting: Acting, x: Tensor) -> tuple[int, int, int]:
+    """The dimension along which an adapter's rows lie side by side, where they begin, and where they end."""
     found = part(acting.stage, x)
     assert found is not None
     assert isinstance(found.where, slice)
-    return _Run(found.dim, found.where.start, found.where.stop, drawing(acting.adapters[0], acting.stage))
+    return found.dim, found.where.start, found.where.stop
