@@ -55,6 +55,7 @@ class Batch:
     Attributes:
         inputs: keyword arguments of the model's forward; the ids are (rows, length).
         labels: (rows, length): what the token before is to predict, or IGNORED; a row's first token is never learnt.
+            They stay in main memory: which tokens are learnt is asked there, and nobody waits for a device.
         lengths: the tokens of each row of the data; the rest of `inputs` is padding.
     """
 
@@ -63,9 +64,8 @@ class Batch:
     lengths: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=moved, labels=self.labels.to(device, non_blocking=True))
+        """The same with its inputs on a device."""
+        return replace(self, inputs={name: held.to(device, non_blocking=True) for name, held in self.inputs.items()})
 
 
 def encode(rows: Sequence[Row], prompt: Prompt, tokenizer: Any, max_length: int, whole: bool = False) -> Encoded:

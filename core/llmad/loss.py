@@ -37,7 +37,8 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor)
         model: a causal language model, its base frozen.
         inputs: arguments of its forward by name: `input_ids` (rows, length) and what else it wants.
         labels: (rows, length) of long, `IGNORED` where a token is not learnt. The label at a position is predicted
-            from the one before, so the first is never learnt. Rows may be padded, or packed into one.
+            from the one before, so the first is never learnt. Rows may be padded, or packed into one. Labels in main
+            memory spare a wait for the device.
 
     Raises:
         DataError: no token is labelled.
@@ -52,7 +53,7 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor)
     first = look != _look(head)
     if behind is None and not first:
         return plain_losses(model, inputs, labels)
-    roll_back = _dice(labels.device)
+    roll_back = _dice(_device(inputs))
     with caught(head, None if first or behind is None else behind.outputs) as catch:
         found = _logits(model, inputs, catch)
     if first:
@@ -69,13 +70,19 @@ def plain_losses(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor)
     """The same from the model's own logits: those of positions that some row learns from, where its forward can."""
     targets = labels[:, 1:]
     positions = (targets != IGNORED).any(0).nonzero().flatten()
+    here = positions.to(_device(inputs))
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        logits = model(**{**_CALL, **inputs}, logits_to_keep=positions).logits
+        logits = model(**{**_CALL, **inputs}, logits_to_keep=here).logits
     else:
-        logits = model(**{**_CALL, **inputs}).logits[:, positions]
-    targets = targets[:, positions].to(logits.device)
-    learnt = targets != IGNORED
-    return F.cross_entropy(logits[learnt].float(), targets[learnt], reduction="none")
+        logits = model(**{**_CALL, **inputs}).logits[:, here]
+    wanted = targets[:, positions].flatten()
+    learnt = (wanted != IGNORED).nonzero().flatten()
+    own = logits.flatten(0, 1).index_select(0, learnt.to(logits.device))
+    return F.cross_entropy(own.float(), wanted[learnt].to(logits.device), reduction="none")
+
+
+def _device(inputs: Mapping[str, Tensor]) -> torch.device:
+    return next(iter(inputs.values())).device
 
 
 def _logits(model: nn.Module, inputs: Mapping[str, Tensor], catch: Caught) -> Tensor | None:
