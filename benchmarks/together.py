@@ -135,7 +135,7 @@ def train(model: Any, names: list[str], told: argparse.Namespace, tokens: int) -
     began = time.perf_counter()
     for steps in fit(model, trainees, how, accelerator()):
         for name, step in zip(names, steps, strict=True):
-            losses[name].append(step.loss)
+            losses[name].append(step.done().loss)
     seconds = time.perf_counter() - began
     for name in names:
         llmad.detach(model, name)

@@ -13,7 +13,7 @@ from llmad.budget import Budget, in_words
 from llmad.checks import Checks
 from llmad.compare import Planned, Trained
 from llmad.run import Event, Finished, Prepared
-from llmad.train import Step
+from llmad.step import Step
 from llmad_cli.bars import Bars
 from llmad_cli.console import err, inert, out, print_rows, warn
 from llmad_cli.evaluate import SCORE_COLUMNS, score_row

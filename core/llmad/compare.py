@@ -32,8 +32,9 @@ from llmad.registry import parse_spec, registry
 from llmad.run import leave
 from llmad.scoring import score_on
 from llmad.setup import Ground, load_base, set_up_together, test_rows_of, tests_beside
+from llmad.step import Step
 from llmad.study import FILE, Entrant, Study, begun, check_free
-from llmad.train import Step, accelerator
+from llmad.train import accelerator
 
 _CURE = (
     "give a smaller --together, or lower per_device_train_batch_size and raise gradient_accumulation_steps by as much"

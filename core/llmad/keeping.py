@@ -1,7 +1,9 @@
 """Keeping: the steps that a run takes, with what is kept of them: metrics, checkpoints, and in the end the adapter."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from llmad.folder import appearing
 from llmad.proof import check_adapter
 from llmad.ranks import ALONE, Ranks
 from llmad.setup import Setup
+from llmad.step import Step, Underway
 from llmad.stopping import Stopped, watching
 
 
 def train_together(
     runs: Sequence[Setup],
-    observe: Callable[[Setup, train.Step], None],
+    observe: Callable[[Setup, Step], None],
     ranks: Ranks = ALONE,
 ) -> None:
     """Take the steps that are left of runs on one base, with their metrics and checkpoints, and save their adapters.
@@ -41,14 +44,13 @@ def train_together(
     trainees = [
         train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done, own.name) for own in runs
     ]
+    told = _Told(observe, ranks)
     with watching() as watch:
         for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device, ranks)):
             going = [own for own in runs if own.done + turn < own.schedule.steps]
             asked = ranks.agree(watch.asked or 0)  # what comes later waits, so that every run has saved this step
             for own, step in zip(going, steps, strict=True):
-                _keep(own, step, ranks, last=bool(asked))
-                if ranks.main:
-                    observe(own, step)
+                told.add(own, step, save=bool(asked) or _due(own, step.planned))
             _stop(asked, ranks)
         _stop(ranks.agree(watch.asked or 0), ranks)
     ranks.part()
@@ -70,16 +72,35 @@ def _stop(asked: int, ranks: Ranks) -> None:
         raise stopped
 
 
-def _keep(own: Setup, step: train.Step, ranks: Ranks, last: bool) -> None:
-    """Log a step, and save it, where that is due; `last` says that none will follow."""
-    recipe = own.recipe
-    if ranks.main and (step.step % recipe.logging_steps == 0 or step.step in (1, step.steps)):
-        own.run.log(step.describe())
-    due = step.step == step.steps or (recipe.save_steps and step.step % recipe.save_steps == 0)
-    if due or last:
-        check_same(own, ranks)
-        if ranks.main:
-            _save_checkpoint(own, step.step)
+@dataclass
+class _Told:
+    """Steps on their way to the metrics and to whoever looks on, in order, each when the device is done with it."""
+
+    observe: Callable[[Setup, Step], None]
+    ranks: Ranks
+    waiting: deque[tuple[Setup, Underway]] = field(default_factory=deque)
+
+    def add(self, own: Setup, underway: Underway, save: bool) -> None:
+        """Have one told too. To save it is to wait for it, since the next one moves what is saved."""
+        self.waiting.append((own, underway))
+        while self.waiting and (save or self.waiting[0][1].over):
+            of, first = self.waiting.popleft()
+            self._tell(of, first.done(), save and first is underway)
+
+    def _tell(self, own: Setup, step: Step, save: bool) -> None:
+        recipe = own.recipe
+        if self.ranks.main and (step.step % recipe.logging_steps == 0 or step.step in (1, step.steps)):
+            own.run.log(step.describe())
+        if save:
+            _save_checkpoint(own, step.step, self.ranks)
+        if self.ranks.main:
+            self.observe(own, step)
+
+
+def _due(own: Setup, step: Step) -> bool:
+    """Whether a step is saved, whatever else may end here."""
+    every = own.recipe.save_steps
+    return step.step == step.steps or bool(every and step.step % every == 0)
 
 
 def check_same(own: Setup, ranks: Ranks) -> None:
@@ -87,7 +108,10 @@ def check_same(own: Setup, ranks: Ranks) -> None:
     ranks.check_same([parameter for _, parameter in parameters(own.base.model, own.name)])
 
 
-def _save_checkpoint(own: Setup, step: int) -> None:
+def _save_checkpoint(own: Setup, step: int, ranks: Ranks) -> None:
+    check_same(own, ranks)
+    if not ranks.main:
+        return
     folder, keep = own.run.checkpoints, own.recipe.save_total_limit
     sync(own.run.metrics)  # no later than the steps that they tell of
     write = partial(_save_adapter, own)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from llmad import budget, placement, report, resuming, rows, run_dir, train
+from llmad import budget, placement, report, resuming, rows, run_dir
 from llmad.asking import Scoring, Sheet, ask, check_changes, digest
 from llmad.attachment import state
 from llmad.checks import Checks
@@ -25,6 +25,7 @@ from llmad.recipe import Recipe
 from llmad.score import Score
 from llmad.scoring import adapter_hash
 from llmad.setup import Setup, set_up
+from llmad.step import Step
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Finished:
     already: bool = False
 
 
-Event = Prepared | train.Step | Scoring | Finished
+Event = Prepared | Step | Scoring | Finished
 Observe = Callable[[Event], None]
 
 

@@ -1,13 +1,15 @@
-"""Training: a short loop that yields Steps after every optimizer step. It knows no logger and no file."""
+"""Training: a short loop that yields after every optimizer step. It knows no logger and no file.
+
+It never waits for the device that it keeps busy: what a step has come to is read when the next one is under way.
+"""
 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,44 +20,13 @@ from llmad.activation import taking_turns
 from llmad.batching import Batching
 from llmad.data import Example
 from llmad.dice import Dice
-from llmad.errors import DivergedError
+from llmad.late import Late
 from llmad.launch import check_alone
 from llmad.loss import token_losses
 from llmad.ranks import ALONE, Ranks
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one optimizer step did.
-
-    Attributes:
-        step: number, counted from 1.
-        steps: how many there will be.
-        epoch: passes over the rows so far.
-        loss: mean over the step's trained tokens, in nats.
-        learning_rate: used in this step.
-        grad_norm: of the adapter's gradients, before clipping; None where a float16 base overflowed and the step was
-            skipped, after which its gradients are scaled down.
-        tokens: real tokens of the step, padding left out.
-        trained_tokens: of these, the learnt ones.
-        seconds: wall time of the step.
-    """
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float
-    learning_rate: float
-    grad_norm: float | None
-    tokens: int
-    trained_tokens: int
-    seconds: float
-
-    def describe(self) -> dict[str, Any]:
-        """The step as plain data, for a log."""
-        return asdict(self)
+from llmad.step import Step, Underway
 
 
 @dataclass(frozen=True)
@@ -117,7 +88,7 @@ def fit(
     how: Batching,
     device: Accelerator,
     ranks: Ranks = ALONE,
-) -> Iterator[list[Step]]:
+) -> Iterator[list[Underway]]:
     """Train adapters, each as if it were alone; what happens in a step depends on its seed and its number only.
 
     One trainee is trained as the model stands. Of several each acts on its own rows alone, and those of all go through
@@ -132,14 +103,15 @@ def fit(
         ranks: this process among those that take the step.
 
     Yields:
-        After each optimizer step a Step of every trainee that still had one to do.
+        After each optimizer step that of every trainee that still had one to do; the device may still be at it.
 
     Raises:
-        DivergedError: a loss, a gradient or a parameter is not finite.
+        DivergedError: a loss, a gradient or a parameter is not finite, found out one step later at the latest.
         RankError: another process is gone.
     """
     model.train()
     alone = len(trainees) == 1
+    before: list[Underway] = []
     for steps in zip_longest(*(trainee.schedule.walk(trainee.start) for trainee in trainees)):
         began = time.perf_counter()
         turns = [_Turn(trainee, ranks, *step) for trainee, step in zip(trainees, steps, strict=True) if step]
@@ -149,7 +121,12 @@ def fit(
         for number in range(max(len(turn.share) for turn in turns)):
             taking_part = [turn for turn in turns if number < len(turn.share)]
             _learn(model, taking_part, number, how, device, dice)
-        yield [turn.finish(began) for turn in turns]
+        for one in before:  # the device has this step's passes to go on with
+            one.done()
+        before = [turn.finish(began) for turn in turns]
+        yield before
+    for one in before:
+        one.done()
 
 
 def _learn(
@@ -189,6 +166,11 @@ class _Turn:
         """The forward passes of this process; none where an epoch ends with fewer batches than processes."""
         return self.ranks.share(self.batches)
 
+    @property
+    def every(self) -> list[int]:
+        """The rows of all forward passes of all processes."""
+        return [row for batch in self.batches for row in batch]
+
     def rows(self, number: int) -> list[Example]:
         """Those of one forward pass."""
         return [self.trainee.examples[row] for row in self.share[number]]
@@ -196,50 +178,46 @@ class _Turn:
     @cached_property
     def learnt(self) -> int:
         """Learnt tokens of all forward passes of all processes."""
-        return sum(self.trainee.examples[row].learnt for batch in self.batches for row in batch)
+        return sum(self.trainee.examples[row].learnt for row in self.every)
 
-    def finish(self, began: float) -> Step:
-        """Clip the gradients and move the parameters, unless something is not finite."""
+    def finish(self, began: float) -> Underway:
+        """Clip the gradients and move the parameters; the device is not asked what came of it."""
         schedule, adam, scaler = self.trainee.schedule, self.trainee.adam, self.trainee.scaler
         parameters = self.trainee.parameters
-        if not self.share:
-            scaler.scale(torch.zeros((), device=parameters[0].device))  # it is made at its first use
-        self.loss = self.ranks.sum(self.loss, parameters)
+        scale = scaler.scale(torch.ones((), device=parameters[0].device))  # made at its first use, before the next line
+        loss = torch.as_tensor(self.ranks.sum(self.loss, parameters))
         scaler.unscale_(adam)
-        norm, loss = _clip(parameters, schedule.recipe.max_grad_norm), float(self.loss)
-        skipped = scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1
-        if not skipped:
-            self._check(math.isfinite(loss) and math.isfinite(norm), f"loss {loss}, gradient norm {norm}")
+        norm = _clip(parameters, schedule.recipe.max_grad_norm)
         rate = schedule.learning_rate(self.step)
         for group in adam.param_groups:
             group["lr"] = rate
-        scaler.step(adam)
-        scaler.update()
-        self._check(_finite(parameters), "a parameter is not finite")
+        _move(adam, scaler, torch.isfinite(loss.to(norm)) & torch.isfinite(norm))
         adam.zero_grad(set_to_none=True)
-        return Step(
+        planned = Step(
             step=self.step,
             steps=schedule.steps,
             epoch=self.step / schedule.steps_per_epoch,
-            loss=loss,
+            loss=math.nan,
             learning_rate=rate,
-            grad_norm=None if skipped else norm,
-            tokens=sum(len(self.trainee.examples[row].ids) for batch in self.batches for row in batch),
+            grad_norm=None,
+            tokens=sum(len(self.trainee.examples[row].ids) for row in self.every),
             trained_tokens=self.learnt,
             seconds=time.perf_counter() - began,
         )
-
-    def _check(self, finite: bool, reason: str) -> None:
-        if not finite:
-            rows = sorted(row for batch in self.batches for row in batch)
-            where = f"step {self.step}, rows {rows[:8]}{'...' if len(rows) > 8 else ''}"
-            raise DivergedError("diverged", f"{self.trainee.called}{where}: {reason}", "lower learning_rate")
+        left = nn.utils.get_total_norm([parameter.detach() for parameter in parameters])
+        return Underway(planned, self.every, self.trainee.called, scaler.is_enabled(), Late([norm, loss, left, scale]))
 
 
-def _finite(parameters: Sequence[Tensor]) -> bool:
-    norms = torch._foreach_norm([parameter.detach() for parameter in parameters])
-    return math.isfinite(float(torch.stack([norm.float() for norm in norms]).sum()))
+def _clip(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
+    return nn.utils.clip_grad_norm_(parameters, limit or math.inf)
 
 
-def _clip(parameters: Sequence[nn.Parameter], limit: float) -> float:
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
+def _move(adam: torch.optim.Optimizer, scaler: torch.amp.GradScaler, finite: Tensor) -> None:
+    """Move the parameters, unless something is not finite: a fused optimizer finds that out where the numbers are."""
+    if scaler.is_enabled():  # and says so by itself
+        scaler.step(adam)
+        scaler.update()
+        return
+    adam.found_inf = 1 - finite.float()  # type: ignore[attr-defined]  # where a scaler would leave it
+    adam.step()
+    del adam.found_inf  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from llmad.plan import Plan
 from llmad.recipe import Recipe
 from llmad.run import Finished, Prepared
 from llmad.score import Answer
-from llmad.train import Step
+from llmad.step import Step
 from llmad_cli import progress
 from llmad_cli.progress import ScoringView, TrainingView
 from tests.answers import scored

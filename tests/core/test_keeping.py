@@ -9,6 +9,7 @@ from llmad import pretrained, train
 from llmad.errors import DivergedError, StorageError
 from llmad.run import train_adapter
 from llmad.run_dir import RunDir
+from llmad.step import Step
 
 
 def status(path):
@@ -18,7 +19,7 @@ def status(path):
 def test_metrics_have_a_line_a_logged_step(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert lines[0].keys() == train.Step.__dataclass_fields__.keys()
+    assert lines[0].keys() == Step.__dataclass_fields__.keys()
 
 
 def test_the_base_is_not_changed_by_a_bit(told, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from llmad.exam import Exam
 from llmad.run import Finished, Prepared, train_adapter
 from llmad.run_dir import RunDir
 from llmad.scoring import evaluate_adapters
-from llmad.train import Step
+from llmad.step import Step
 from tests import slain
 from tests.outage import Killed, outage
 

@@ -12,7 +12,7 @@ from llmad.asking import Scoring
 from llmad.attachment import state
 from llmad.errors import OutOfMemoryError, ResumeError, StorageError, UsageError
 from llmad.run import Finished, Prepared, train_adapter
-from llmad.train import Step
+from llmad.step import Step
 
 DROPOUT = "lora[dropout=0.3]"
 

@@ -58,7 +58,7 @@ def train(model, numbered, how=None, **more):
     for steps in fit(model, trainees, how, accelerator()):
         names = [one.name for one in trainees if len(losses[one.name]) < one.schedule.steps]
         for name, step in zip(names, steps, strict=True):
-            losses[name].append(step.loss)
+            losses[name].append(step.done().loss)
     return losses
 
 
@@ -101,7 +101,7 @@ def test_one_that_is_done_leaves_the_others_alone(llama):
     first, second = trainee(llama, "a", 0, max_steps=2), trainee(llama, "b", 1, max_steps=5)
     how = batching_together(llama, ["a", "b"], 0, wanted=True)
     steps = list(fit(llama, [first, second], how, accelerator()))
-    assert [[step.step for step in every] for every in steps] == [[1, 1], [2, 2], [3], [4], [5]]
+    assert [[step.planned.step for step in every] for every in steps] == [[1, 1], [2, 2], [3], [4], [5]]
 
 
 def test_one_that_diverges_is_named(llama):

@@ -2,11 +2,13 @@
 
 import copy
 import math
+import traceback
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import llmad
 from llmad import train
@@ -38,7 +40,7 @@ def run(model, recipe, examples, start=0, adam=None, scaler=None):
     adam = adam or optimizer(dict(llmad.parameters(model)), recipe)
     scaler = scaler or loss_scaler(model)
     trainee = Trainee(schedule, examples, adam, scaler, start)
-    return [step for (step,) in fit(model, [trainee], Batching(0), accelerator())]
+    return [step.done() for (step,) in fit(model, [trainee], Batching(0), accelerator())]
 
 
 def weights(model):
@@ -92,7 +94,7 @@ def test_gradients_are_clipped_to_the_norm(llama, examples):
     adam.register_step_pre_hook(lambda *_: norms.append(train._clip(adam.param_groups[0]["params"], 0)))
     (step,) = run(llama, recipe, examples, adam=adam)
     assert step.grad_norm > 1e-3
-    assert math.isclose(norms[0], 1e-3, rel_tol=1e-2)
+    assert math.isclose(float(norms[0]), 1e-3, rel_tol=1e-2)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(llama, examples, monkeypatch):
@@ -203,6 +205,43 @@ def test_an_overflow_of_a_float16_base_skips_the_step_and_lowers_the_scale(llama
 
 def test_a_scale_that_is_used_up_is_a_divergence(llama, examples, monkeypatch):
     llmad.attach(llama.to(torch.float16), "lora")
-    monkeypatch.setattr(train, "_clip", lambda *_: math.inf)
+    monkeypatch.setattr(train, "_clip", lambda *_: torch.tensor(math.inf))
     with pytest.raises(DivergedError):
         run(llama, told(max_steps=3), examples, scaler=torch.amp.GradScaler("cpu", init_scale=1.0))
+
+
+class Asked(TorchDispatchMode):
+    """What the host asks of floating tensors: to wait for all that their device was told to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Note it, and go on."""
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_floating_point():
+            self.found.append(traceback.format_stack(limit=8))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("adapter", ["lora[dropout=0.1]", "series", "prompt[num_virtual_tokens=2]"])
+def test_no_step_asks_its_device_for_a_number(llama, examples, adapter):
+    llmad.attach(llama, adapter)
+    run(llama, told(max_steps=1), examples)  # what is looked at once
+    with Asked() as asked:
+        steps = run(llama, told(max_steps=3), examples)
+    assert not asked.found, "".join(asked.found[0])
+    assert all(math.isfinite(step.loss) for step in steps)
+
+
+def test_a_loss_that_nobody_reads_is_read_a_step_later(llama, examples, monkeypatch):
+    llmad.attach(llama, "lora")
+    real = train.token_losses
+    monkeypatch.setattr(train, "token_losses", lambda *words: real(*words) * torch.nan)
+    recipe = told(max_steps=3)
+    schedule = Schedule(recipe, tuple(len(one.ids) for one in examples), 1e-2)
+    trainee = Trainee(schedule, examples, optimizer(dict(llmad.parameters(llama)), recipe), loss_scaler(llama))
+    steps = fit(llama, [trainee], Batching(0), accelerator())
+    next(steps)
+    with pytest.raises(DivergedError, match=r"^step 1, "):
+        next(steps)
