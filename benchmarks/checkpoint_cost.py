@@ -24,8 +24,10 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import llmad
-from llmad import adapter_dir, checkpoint
-from llmad.proof import check_adapter, same
+from llmad import checkpoint
+from llmad.adapter_copy import copied
+from llmad.proof import same
+from llmad.record import WEIGHTS
 
 SPEC, EVERY, LEAST = "lora[r=16,alpha=32,sites=linear]", 100, 0.5  # seconds a step
 OFF = torch.amp.GradScaler("cpu", enabled=False)
@@ -83,18 +85,13 @@ def train(model: Any, adam: torch.optim.Optimizer, tokens: int) -> None:
 
 def save(model: nn.Module, adam: torch.optim.Optimizer, folder: Path, step: int) -> None:
     """As a run saves."""
-
-    def write(place: Path) -> None:
-        adapter_dir.save(model, place)
-        check_adapter(model, place)
-
-    checkpoint.save(folder, step, write, adam, OFF, {"seed": 0}, 2)
+    checkpoint.taken(step, copied(model), adam, OFF, {"seed": 0}).write(folder, 2)
 
 
 def unsure(model: nn.Module, adam: torch.optim.Optimizer, folder: Path) -> None:
     """The same tensors in files, with nothing that makes them sure."""
     folder.mkdir(exist_ok=True)
-    checkpoint.save_file(adapter_dir.content(model), folder / adapter_dir.WEIGHTS)
+    checkpoint.save_file(dict(copied(model).tensors), folder / WEIGHTS)
     checkpoint.save_file(moments(adam), folder / checkpoint.OPTIMIZER)
 
 
@@ -106,7 +103,7 @@ def moments(adam: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 def check(model: nn.Module, adam: torch.optim.Optimizer, path: Path) -> None:
     """What lies there is what is held."""
-    check_adapter(model, path)
+    copied(model).check(path)
     found, held = load_file(path / checkpoint.OPTIMIZER), moments(adam)
     assert found.keys() == held.keys()
     assert all(same(found[name], held[name]) for name in held)

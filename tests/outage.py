@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmad import adapter_dir, checkpoint, folder
+from llmad import adapter_copy, checkpoint, folder
 from llmad.run_dir import RunDir
 
 CALLS = "open mkdir fsync chmod replace rename unlink rmdir write truncate".split()
@@ -53,7 +53,7 @@ def outage(at: int | None = None, error: int | None = None) -> Iterator[list[str
         patched.setattr(io, "open", passing("open", io.open))
         patched.setattr(Path, "write_bytes", passing("write_bytes", Path.write_bytes, _half_bytes))
         patched.setattr(RunDir, "log", passing("log", RunDir.log, _half_line))
-        for module in (adapter_dir, checkpoint):
+        for module in (adapter_copy, checkpoint):
             patched.setattr(module, "save_file", passing("save_file", module.save_file, _half_tensors))
         if not error:  # the system's refusal is no error: the renames are done one after the other
             patched.setattr(folder, "_exchange", passing("exchange", folder._exchange))

@@ -12,21 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from llmad import tensor_file
-from llmad.attachment import attached, build, detach, mount, plan, state
+from llmad.adapter_copy import copied
+from llmad.attachment import build, detach, mount, plan, state
 from llmad.errors import LlmadError, LlmadWarning, ModelError, UsageError
-from llmad.files import make, replace, write_json
-from llmad.filling import check_outlines, copies, fill
+from llmad.filling import check_outlines, fill
 from llmad.fingerprint import difference, fingerprint
 from llmad.match import select
 from llmad.quantization import quantization
-from llmad.record import ABOUT, BUILT_ON, CONFIG, FORMAT, WEIGHTS, built_on, read_about, read_config
+from llmad.record import ABOUT, BUILT_ON, CONFIG, WEIGHTS, built_on, read_about, read_config
 from llmad.registry import registry
 from llmad.site import Site
-from llmad.spec import AdapterSpec, Tensors
+from llmad.spec import AdapterSpec
 
 __all__ = ["ABOUT", "BUILT_ON", "CONFIG", "WEIGHTS", "load", "read_about", "run_adapter", "save"]
 
@@ -54,27 +53,7 @@ def save(
         UsageError: no adapter has that name.
         StorageError: the directory cannot be written.
     """
-    own, folder = attached(model, name), Path(path)
-    config, named = own.spec.export(copies(own.modules))
-    origin = registry().origin(type(own.spec))
-    record = {
-        "format": FORMAT,
-        "method": own.spec.name,
-        "options": own.spec.options(),
-        "sites": [site.describe() for site in own.modules],
-        "base": {"model_type": _model_type(model), "fingerprint": fingerprint(model)},
-        "quantization": quantization(model),
-        "plugin": {"distribution": origin.distribution, "version": origin.version} if origin else None,
-        "built_on": list(built_on),
-        **(about or {}),
-    }
-    for other in built_on:
-        save(model, folder / BUILT_ON / other, other)
-    make(folder)
-    replace(folder / WEIGHTS, lambda temporary: save_file(named, temporary, metadata={"format": "pt"}))
-    write_json(folder / CONFIG, config)
-    write_json(folder / ABOUT, record)
-    return folder
+    return copied(model, name, about, built_on).write(Path(path))
 
 
 def load(
@@ -137,16 +116,6 @@ def _load(
     for module in modules.values():
         module.requires_grad_(trainable)
     return mount(model, spec, modules, name)
-
-
-def content(model: nn.Module, name: str = "default") -> Tensors:
-    """The tensors that `save` writes for an adapter, as copies on the CPU.
-
-    Raises:
-        UsageError: no adapter has that name.
-    """
-    own = attached(model, name)
-    return own.spec.export(copies(own.modules))[1]
 
 
 def run_adapter(folder: Path) -> Path:
@@ -251,7 +220,3 @@ def _quantised(how: Any) -> str:
 def _in_words(site: Any) -> str:
     known = site if isinstance(site, dict) else {}
     return f"{known.get('path')} ({known.get('in_features')} to {known.get('out_features')})"
-
-
-def _model_type(model: nn.Module) -> str:
-    return str(getattr(getattr(model, "config", None), "model_type", ""))

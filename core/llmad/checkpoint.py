@@ -6,7 +6,7 @@ newest that does is used.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from llmad.adapter_copy import AdapterCopy
 from llmad.errors import ResumeError, StorageError
 from llmad.files import make, replace, write_json
 from llmad.folder import appearing, discard
@@ -34,41 +35,64 @@ class Found:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def save(
-    folder: Path,
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from after a step, as it was then, in main memory.
+
+    Attributes:
+        step: its number.
+        adapter: the adapter.
+        optimizer: the optimizer's tensors by the file's names.
+        cursor: what else there is to know.
+    """
+
+    step: int
+    adapter: AdapterCopy
+    optimizer: Mapping[str, torch.Tensor]
+    cursor: Mapping[str, Any]
+
+    def write(self, folder: Path, keep: int) -> Path:
+        """Write the checkpoint and read it back, then delete all before it but the newest `keep`, this one included.
+
+        Args:
+            folder: where checkpoints lie; made if it is not there.
+            keep: how many are kept.
+
+        Raises:
+            StorageError: it cannot be written, or not be read back; the older ones are still there.
+        """
+        final, state = folder / _name(self.step), dict(self.optimizer)
+        make(folder)
+        with appearing(final) as partial:
+            self.adapter.write(partial)
+            self.adapter.check(partial)
+            replace(partial / OPTIMIZER, lambda file: save_file(state, file), lambda file: check_tensors(file, state))
+            write_json(partial / CURSOR, self.cursor)
+            write_json(partial / MANIFEST, {name: _sum(partial / name) for name in _files(partial)})
+        prune(folder, self.step, keep)
+        return final
+
+
+def taken(
     step: int,
-    save_adapter: Callable[[Path], object],
+    adapter: AdapterCopy,
     adam: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     recipe: dict[str, Any],
-    keep: int,
     versions: Mapping[str, str] | None = None,
-) -> Path:
-    """Write the checkpoint of a step and read it back, then delete all before it but the newest `keep`.
+) -> Checkpoint:
+    """The checkpoint of a step.
 
     Args:
-        folder: where checkpoints lie; made if it is not there.
         step: its number.
-        save_adapter: writes the adapter to a directory, and raises if it is not read back as it was.
+        adapter: as it is after the step.
         adam: the optimizer.
         scaler: of the loss.
         recipe: what a continuation must have in common with the run.
-        keep: how many are kept, this one included.
         versions: what a continuation is told of where it differs.
-
-    Raises:
-        StorageError: it cannot be written, or not be read back; the older ones are still there.
     """
-    final = folder / _name(step)
-    state, cursor = _optimizer_tensors(adam), {"step": step, "recipe": recipe, "versions": dict(versions or {})}
-    make(folder)
-    with appearing(final) as partial:
-        save_adapter(partial)
-        replace(partial / OPTIMIZER, lambda file: save_file(state, file), lambda file: check_tensors(file, state))
-        write_json(partial / CURSOR, {**cursor, "scaler": scaler.state_dict()})
-        write_json(partial / MANIFEST, {name: _sum(partial / name) for name in _files(partial)})
-    prune(folder, step, keep)
-    return final
+    cursor = {"step": step, "recipe": recipe, "versions": dict(versions or {}), "scaler": scaler.state_dict()}
+    return Checkpoint(step, adapter, _optimizer_tensors(adam), cursor)
 
 
 def prune(folder: Path, step: int, keep: int) -> None:
@@ -130,7 +154,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _optimizer_tensors(adam: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     parameters = [parameter for group in adam.param_groups for parameter in group["params"]]
     return {
-        f"{place}.{key}": state.cpu().contiguous()
+        f"{place}.{key}": state.to("cpu", copy=True).contiguous()
         for place, parameter in enumerate(parameters)
         for key, state in adam.state.get(parameter, {}).items()  # a parameter that no text has reached has none
     }

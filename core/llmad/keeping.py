@@ -4,20 +4,21 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from llmad import adapter_dir, checkpoint, frozen, prompting, resuming, train
+from torch import nn
+
+from llmad import checkpoint, frozen, placement, prompting, resuming, train
+from llmad.adapter_copy import AdapterCopy, copied
 from llmad.attachment import attached, parameters
 from llmad.errors import LlmadWarning, ModelError
 from llmad.files import sync
 from llmad.folder import appearing
-from llmad.proof import check_adapter
 from llmad.ranks import ALONE, Ranks
 from llmad.setup import Setup
 from llmad.step import Step, Underway
 from llmad.stopping import Stopped, watching
+from llmad.writing import Writing
 
 
 def train_together(
@@ -44,22 +45,32 @@ def train_together(
     trainees = [
         train.Trainee(own.schedule, own.encoded.examples, own.adam, own.scaler, own.done, own.name) for own in runs
     ]
-    told = _Told(observe, ranks)
-    with watching() as watch:
+    with watching() as watch, Writing(_beside(model)) as writing:
+        told = _Told(observe, ranks, writing)
         for turn, steps in enumerate(train.fit(model, trainees, runs[0].batching, runs[0].device, ranks)):
             going = [own for own in runs if own.done + turn < own.schedule.steps]
             asked = ranks.agree(watch.asked or 0)  # what comes later waits, so that every run has saved this step
             for own, step in zip(going, steps, strict=True):
                 told.add(own, step, save=bool(asked) or _due(own, step.planned))
+            if asked:
+                writing.wait()
             _stop(asked, ranks)
+        writing.wait()
         _stop(ranks.agree(watch.asked or 0), ranks)
     ranks.part()
     frozen.check(model, before)
     for own in runs:
         _check_reached(own)
         if ranks.main:
+            made = _copied(own)
             with appearing(own.run.adapter) as folder:
-                _save_adapter(own, folder)
+                made.write(folder)
+                made.check(folder)
+
+
+def _beside(model: nn.Module) -> bool:
+    """Whether saving takes nothing from the steps: a device makes them, and the host has time."""
+    return placement.device(model).type != "cpu"
 
 
 def _stop(asked: int, ranks: Ranks) -> None:
@@ -78,6 +89,7 @@ class _Told:
 
     observe: Callable[[Setup, Step], None]
     ranks: Ranks
+    writing: Writing
     waiting: deque[tuple[Setup, Underway]] = field(default_factory=deque)
 
     def add(self, own: Setup, underway: Underway, save: bool) -> None:
@@ -92,7 +104,7 @@ class _Told:
         if self.ranks.main and (step.step % recipe.logging_steps == 0 or step.step in (1, step.steps)):
             own.run.log(step.describe())
         if save:
-            _save_checkpoint(own, step.step, self.ranks)
+            _save_checkpoint(own, step.step, self.ranks, self.writing)
         if self.ranks.main:
             self.observe(own, step)
 
@@ -108,14 +120,17 @@ def check_same(own: Setup, ranks: Ranks) -> None:
     ranks.check_same([parameter for _, parameter in parameters(own.base.model, own.name)])
 
 
-def _save_checkpoint(own: Setup, step: int, ranks: Ranks) -> None:
+def _save_checkpoint(own: Setup, step: int, ranks: Ranks, writing: Writing) -> None:
     check_same(own, ranks)
     if not ranks.main:
         return
-    folder, keep = own.run.checkpoints, own.recipe.save_total_limit
-    sync(own.run.metrics)  # no later than the steps that they tell of
-    write = partial(_save_adapter, own)
-    checkpoint.save(folder, step, write, own.adam, own.scaler, own.identity, keep, resuming.versions())
+    made = checkpoint.taken(step, _copied(own), own.adam, own.scaler, own.identity, resuming.versions())
+
+    def write() -> None:
+        sync(own.run.metrics)  # no later than the steps that they tell of
+        made.write(own.run.checkpoints, own.recipe.save_total_limit)
+
+    writing.put(write)
 
 
 def _check_reached(own: Setup) -> None:
@@ -134,9 +149,8 @@ def _check_reached(own: Setup) -> None:
         raise ModelError("not-trained", reason, "place the adapter where the model's own forward comes by")
 
 
-def _save_adapter(own: Setup, path: Path) -> None:
-    adapter_dir.save(own.base.model, path, own.name, about=_about(own), built_on=own.built_on)
-    check_adapter(own.base.model, path, own.name)
+def _copied(own: Setup) -> AdapterCopy:
+    return copied(own.base.model, own.name, _about(own), own.built_on)
 
 
 def _about(own: Setup) -> dict[str, Any]:

@@ -6,24 +6,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from llmad.adapter_dir import BUILT_ON, WEIGHTS, content
-from llmad.attachment import state
 from llmad.files import not_as_written
-
-
-def check_adapter(model: nn.Module, folder: Path, name: str = "default") -> None:
-    """Read an adapter directory back and compare it with the model's adapter.
-
-    `default` is built on all others that are there, which are compared too; one of another name stands alone.
-
-    Raises:
-        StorageError: the first tensor that differs.
-    """
-    for other in state(model).adapters if name == "default" else [name]:
-        place = folder if other == name else folder / BUILT_ON / other
-        check_tensors(place / WEIGHTS, content(model, other))
 
 
 def check_tensors(path: Path, held: Mapping[str, Tensor]) -> None:

@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from llmad import checkpoint, rows
-from llmad.adapter_dir import WEIGHTS
+from llmad.adapter_copy import copied
+from llmad.attachment import state
 from llmad.errors import LlmadWarning, ResumeError, StorageError
 from llmad.files import not_as_written
 from llmad.prompt import Row
-from llmad.proof import check_adapter, check_tensors
+from llmad.proof import check_tensors
 from llmad.recipe import Recipe
-from llmad.record import ABOUT, CONFIG
+from llmad.record import ABOUT, CONFIG, WEIGHTS
 from llmad.registry import parse_spec, registry
 from llmad.run_dir import RunDir
 
@@ -101,7 +102,7 @@ def is_over(run: RunDir, recipe: Recipe, model: nn.Module) -> bool:
     if run.status() != "done" or before != told:
         return False
     try:
-        check_adapter(model, run.adapter)
+        copied(model, built_on=[name for name in state(model).adapters if name != "default"]).check(run.adapter)
         _check_records(run)
     except StorageError as error:
         warnings.warn(f"{error}; the adapter is written again", LlmadWarning, stacklevel=2)

@@ -287,7 +287,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_the_old_adapter(adapter, tiny
 
     model = llmad.load(tiny("bloom"), adapter)
     shutil.copytree(adapter, tmp_path / "copy")
-    monkeypatch.setattr("llmad.adapter_dir.save_file", full)
+    monkeypatch.setattr("llmad.adapter_copy.save_file", full)
     with pytest.raises(StorageError, match="No space left"):
         llmad.save(model, adapter)
     for path in (tmp_path / "copy").iterdir():

@@ -4,19 +4,18 @@ import errno
 import json
 import os
 import stat
-from functools import partial
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import llmad
 from llmad import checkpoint
+from llmad.adapter_copy import copied
 from llmad.errors import ResumeError, StorageError
 from llmad.files import sweep
-from llmad.proof import check_adapter
 from tests.outage import Killed, outage
 
 OFF = torch.amp.GradScaler("cpu", enabled=False)
@@ -41,7 +40,7 @@ def adam(model, ids):
 @pytest.fixture
 def save(model, adam, tmp_path):
     def save(step, keep=2):
-        return checkpoint.save(tmp_path, step, partial(llmad.save, model), adam, OFF, {"seed": 0}, keep)
+        return checkpoint.taken(step, copied(model), adam, OFF, {"seed": 0}).write(tmp_path, keep)
 
     return save
 
@@ -115,11 +114,7 @@ def put(model, adam, tmp_path):
     """Save in a folder of its own: `put("a", 1)`."""
 
     def put(folder, step):
-        def write(place):
-            llmad.save(model, place)
-            check_adapter(model, place)
-
-        checkpoint.save(tmp_path / folder, step, write, adam, OFF, {}, 1)
+        checkpoint.taken(step, copied(model), adam, OFF, {}).write(tmp_path / folder, 1)
         return tmp_path / folder
 
     return put
@@ -229,6 +224,17 @@ def test_the_optimizer_comes_back_bit_for_bit(save, adam, model):
         assert all(torch.equal(fresh.state[parameter][key], value) for key, value in adam.state[parameter].items())
 
 
+def test_what_is_taken_is_as_it_was_then(model, adam, ids, tmp_path):
+    made = checkpoint.taken(1, copied(model), adam, OFF, {})
+    held = {name: tensor.clone() for name, tensor in made.optimizer.items()}
+    model(ids, labels=ids).loss.backward()
+    adam.step()
+    found = load_file(made.write(tmp_path, 1) / checkpoint.OPTIMIZER)
+    assert all(torch.equal(found[name], held[name]) for name in held)
+    checkpoint.taken(2, copied(model), adam, OFF, {}).write(tmp_path, 2)
+    assert not torch.equal(load_file(tmp_path / "step-00000002" / checkpoint.OPTIMIZER)["0.exp_avg"], held["0.exp_avg"])
+
+
 def test_a_parameter_that_nothing_has_reached_has_no_state(model, ids, tmp_path):
     stray = torch.nn.Parameter(torch.zeros(3))
     own = [stray, *(value for _, value in llmad.parameters(model))]
@@ -236,7 +242,7 @@ def test_a_parameter_that_nothing_has_reached_has_no_state(model, ids, tmp_path)
     model(ids, labels=ids).loss.backward()
     adam.step()
     fresh = torch.optim.AdamW(own, fused=True)
-    checkpoint.restore(fresh, OFF, checkpoint.save(tmp_path, 1, partial(llmad.save, model), adam, OFF, {}, 1))
+    checkpoint.restore(fresh, OFF, checkpoint.taken(1, copied(model), adam, OFF, {}).write(tmp_path, 1))
     assert stray not in fresh.state
     assert len(fresh.state) == len(own) - 1
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from llmad import checkpoint, report, resuming
+from llmad import checkpoint, keeping, report, resuming
 from llmad.errors import LlmadWarning, ResumeError, StorageError
 from llmad.exam import Exam
 from llmad.run import Finished, Prepared, train_adapter
@@ -118,11 +118,12 @@ def test_a_run_that_stops_at_any_call_of_the_system_goes_on_to_the_same_bytes(re
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-from llmad import recipe, report
+from llmad import keeping, recipe, report
 from llmad.run import train_adapter
 from llmad.run_dir import RunDir
 report.plot_loss = lambda _, path: path.write_bytes(b"png")
 path, kills, words = Path(sys.argv[1]), int(sys.argv[2]), eval(sys.argv[3])
+keeping._beside = lambda _: bool(kills % 2)  # in every second sweep saves are written beside the steps
 told = recipe.load([("test", words)])
 chance = random.Random(kills)
 
@@ -183,9 +184,21 @@ def test_a_run_that_is_killed_three_times_goes_on_to_the_same_bytes(recipe, tmp_
     kill_for_real(recipe, tmp_path, 3, 10)
 
 
+@pytest.mark.usefixtures("no_plot")
+def test_saves_beside_the_steps_leave_the_same_bytes(recipe, straight, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "_beside", lambda _: True)
+    path = tmp_path / "run"
+    with pytest.raises(Killed), outage(120):
+        train_adapter(recipe(path), lambda _: None)
+    go_on(recipe(path), path)
+    assert left(path) == straight
+    assert leftovers(path) == []
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_forty_times_goes_on_to_the_same_bytes(recipe, tmp_path):
-    kill_for_real(recipe, tmp_path, 40, 30)
+@pytest.mark.parametrize("kills", [40, 41], ids=["saved between steps", "saved beside them"])
+def test_a_run_that_is_killed_forty_times_goes_on_to_the_same_bytes(recipe, tmp_path, kills):
+    kill_for_real(recipe, tmp_path, kills, 30)
 
 
 SAVES = pytest.mark.parametrize(
