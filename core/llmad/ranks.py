@@ -58,7 +58,7 @@ class Ranks:
         return seed if self.main else int(sha256(f"{seed}/{self.number}".encode()).hexdigest()[:15], 16)
 
     def sum(self, loss: Tensor | float, parameters: Sequence[nn.Parameter]) -> Tensor | float:
-        """Sum a loss and gradients over all processes, in one exchange.
+        """Sum a loss and gradients over all processes, without waiting for a device.
 
         A parameter that has a gradient anywhere has one everywhere then, and one that has none anywhere still has none.
 
@@ -75,16 +75,16 @@ class Ranks:
         if self.count == 1:
             return loss
         where = parameters[0].device
-        if where.type != "cpu":
-            self.agree(0)  # some accelerators' exchanges never end when a process is gone
-        there = torch.tensor([float(own.grad is not None) for own in parameters], device=where)
+        there = torch.tensor([own.grad is not None for own in parameters], dtype=torch.int32)
+        with answering(self):  # on the host first: some accelerators' exchanges never end when a process is gone
+            distributed.all_reduce(there, group=self.group)
         grads = [torch.zeros_like(own) if own.grad is None else own.grad for own in parameters]
-        parts = [torch.as_tensor(loss, dtype=torch.float32, device=where)[None], there, *map(torch.ravel, grads)]
+        parts = [torch.as_tensor(loss, dtype=torch.float32, device=where)[None], *map(torch.ravel, grads)]
         widest = reduce(torch.promote_types, [part.dtype for part in parts])
         flat = torch.cat([part.to(widest) for part in parts])
         with answering(self):
             distributed.all_reduce(flat)
-        total, there, *sums = torch.split(flat, [len(part) for part in parts])
+        total, *sums = torch.split(flat, [len(part) for part in parts])
         for own, count, grad in zip(parameters, there.tolist(), sums, strict=True):
             own.grad = grad.view_as(own).to(own.dtype) if count else None
         return total[0]
