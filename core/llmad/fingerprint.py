@@ -39,7 +39,7 @@ def fingerprint(model: nn.Module) -> dict[str, str | None]:
             kinds[kind] = None
         elif values is not None:
             values.append(_values(stored(model, name) if offloaded else parameter))
-    return {_LAYOUT: layout.hexdigest()} | {kind: values and _sum(values) for kind, values in kinds.items()}
+    return {_LAYOUT: layout.hexdigest()} | {kind: None if own is None else _sum(own) for kind, own in kinds.items()}
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
