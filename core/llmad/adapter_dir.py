@@ -16,7 +16,7 @@ from torch import nn
 
 from llmad import tensor_file
 from llmad.adapter_copy import copied
-from llmad.attachment import build, detach, mount, plan, state
+from llmad.attachment import build, check, detach, mount, state
 from llmad.errors import LlmadError, LlmadWarning, ModelError, UsageError
 from llmad.filling import check_outlines, fill
 from llmad.fingerprint import difference, fingerprint
@@ -102,8 +102,8 @@ def _load(
     model: nn.Module, folder: Path, about: dict[str, Any], name: str, trainable: bool, check_base: bool
 ) -> nn.Module:
     spec = _spec(folder, about)
-    _check_fit(model, spec, folder)
-    chosen = plan(model, spec, name)
+    chosen = _chosen(model, spec, folder)
+    check(model, spec, chosen, name)
     if about:
         _check_base(model, folder, about, chosen, check_base)
         _say_quantization(model, folder, about)
@@ -170,10 +170,10 @@ def _check_config(folder: Path, wanted: Mapping[str, Any]) -> None:
             raise ModelError("other-config", f"{folder / CONFIG}: {words}", "restore the file that was changed")
 
 
-def _check_fit(model: nn.Module, spec: AdapterSpec, folder: Path) -> None:
-    """A selector that matches nothing is the directory's fault here, not the user's."""
+def _chosen(model: nn.Module, spec: AdapterSpec, folder: Path) -> list[Site]:
+    """The sites; a selector that matches nothing is the directory's fault here, not the user's."""
     try:
-        select(model, spec)
+        return select(model, spec)
     except UsageError as error:
         raise ModelError("other-base", f"{folder}: {error}", error.hint) from None
 

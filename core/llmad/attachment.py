@@ -71,6 +71,13 @@ def attach(model: nn.Module, spec: str | AdapterSpec, name: str = "default") -> 
 
 def plan(model: nn.Module, spec: AdapterSpec, name: str) -> list[Site]:
     """Every check, no change: the sites where `attach` would put the adapter."""
+    chosen = select(model, spec)
+    check(model, spec, chosen, name)
+    return chosen
+
+
+def check(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site], name: str) -> None:
+    """Refuse a name, or sites, that the model cannot take."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
         raise UsageError(
             "bad-name",
@@ -79,11 +86,9 @@ def plan(model: nn.Module, spec: AdapterSpec, name: str) -> list[Site]:
         )
     if name in state(model).adapters:
         raise UsageError("name-taken", f"an adapter {name!r} is already attached", "detach it, or give another name")
-    chosen = select(model, spec)
     _check_taken_over(model, spec, chosen)
     for path, place in _places(model, chosen).items():
         host.check_mountable(place, path)
-    return chosen
 
 
 def build(model: nn.Module, spec: AdapterSpec, chosen: Sequence[Site]) -> dict[Site, AdapterModule]:

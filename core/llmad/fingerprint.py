@@ -26,7 +26,7 @@ def fingerprint(model: nn.Module) -> dict[str, str | None]:
     spread of values, rounded to bfloat16, so that a float32 base and its bfloat16 copy agree; None where any of the
     kind is quantised.
     """
-    layout, kinds = sha256(), dict[str, Any]()
+    layout, kinds = sha256(), dict[str, list[Tensor] | None]()
     tied = getattr(model, "all_tied_weights_keys", {})  # offloading may make them parameters of their own
     for name, shape, parameter in sorted(sizes(model), key=lambda entry: entry[0]):
         offloaded = parameter is not None and parameter.is_meta
@@ -34,12 +34,12 @@ def fingerprint(model: nn.Module) -> dict[str, str | None]:
             continue
         layout.update(f"{name}{sorted(shape)}".encode())  # sorted: a quantised weight may be kept transposed
         kind = re.sub(r"\b\d+\b", "*", name)
-        digest = kinds.setdefault(kind, sha256())
+        values = kinds.setdefault(kind, [])
         if parameter is None:
             kinds[kind] = None
-        elif digest is not None:
-            digest.update(_values(stored(model, name) if offloaded else parameter))
-    return {_LAYOUT: layout.hexdigest()} | {kind: digest and digest.hexdigest() for kind, digest in kinds.items()}
+        elif values is not None:
+            values.append(_values(stored(model, name) if offloaded else parameter))
+    return {_LAYOUT: layout.hexdigest()} | {kind: None if own is None else _sum(own) for kind, own in kinds.items()}
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -48,10 +48,14 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return next((kind for kind, here, that in there if here != that and None not in (here, that)), "")
 
 
-def _values(parameter: Tensor) -> bytes:
+def _sum(values: list[Tensor]) -> str:
+    return sha256(torch.cat(values).view(torch.int16).numpy().tobytes()).hexdigest()
+
+
+def _values(parameter: Tensor) -> Tensor:
     """A spread of values, in bfloat16; none of a parameter that has no weights, or is no floating-point number."""
     if not parameter.is_floating_point() or parameter.device.type == "meta":
-        return b""
+        return torch.empty(0, dtype=torch.bfloat16, device="cpu")
     flat = parameter.detach().reshape(-1)
     step = max(1, flat.numel() // _SAMPLES)
-    return flat[::step][:_SAMPLES].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes()
+    return flat[: step * _SAMPLES : step].to(torch.bfloat16).cpu()

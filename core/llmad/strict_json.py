@@ -45,12 +45,16 @@ def _float(text: str) -> float:
 
 
 def _check(content: Any) -> None:
-    left = [(content, 1)]
-    while left:  # and not by recursion, which the depth of a file could exhaust
-        value, depth = left.pop()
+    level, depth = [content], 1
+    while level:  # and not by recursion, which the depth of a file could exhaust
         if depth > _DEEPEST:
             raise ValueError(f"it has more than {_DEEPEST} levels")
-        inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
-        left += ((part, depth + 1) for part in inside)
-        if isinstance(value, str):
-            value.encode()  # half a surrogate pair is a UnicodeEncodeError, which is a ValueError
+        inside: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                value.encode()  # half a surrogate pair is a UnicodeEncodeError, which is a ValueError
+            elif isinstance(value, dict):
+                inside += [*value, *value.values()]
+            elif isinstance(value, list):
+                inside += value
+        level, depth = inside, depth + 1

@@ -1,5 +1,8 @@
+from hashlib import sha256
+
 import pytest
 import torch
+from torch import nn
 
 import llmad
 from llmad.fingerprint import difference, fingerprint
@@ -20,6 +23,17 @@ def test_adapters_do_not_count(model):
     before = fingerprint(model)
     llmad.attach(model, "lora")
     assert fingerprint(model) == before
+
+
+def test_a_sum_is_of_every_nth_value_of_a_kind_in_bfloat16():
+    model = nn.ModuleList([nn.Linear(10, 7, bias=False), nn.Linear(2, 3, bias=False)])
+    with torch.no_grad():
+        for linear in model:
+            linear.weight.copy_(torch.arange(linear.weight.numel()).view_as(linear.weight))
+    numbers = [*range(0, 64, 2), *range(6)]  # 70 values are every second of which 32 are taken, 6 are all taken
+    halves = torch.tensor(numbers, dtype=torch.bfloat16).view(torch.int16).tolist()
+    wanted = sha256(b"".join(half.to_bytes(2, "little", signed=True) for half in halves)).hexdigest()
+    assert fingerprint(model)["*.weight"] == wanted
 
 
 def test_other_weights_differ(tiny):
