@@ -91,6 +91,19 @@ def parts(block: Block) -> tuple[list[Part], list[Finding]]:
     return found, left + _others(block, {part.path for part in found if part.stacked})
 
 
+def stream(block: Block) -> int:
+    """The width of what goes from block to block: k times the block's where it is k residual streams side by side.
+
+    What tells is a map in a part of the block that weighs the streams: it reads all of them and makes k numbers.
+    """
+    for path, module in block.modules.items():
+        if is_linear(module) and path.rpartition(".")[0].rpartition(".")[0] in block.roots:
+            wide_in, wide_out = features(module)
+            if wide_out > 1 and wide_in == wide_out * block.width:
+                return wide_in
+    return block.width
+
+
 def _others(block: Block, stacks: Collection[str]) -> list[Finding]:
     """Routers, and other large weights that no linear map holds and no stack of experts is."""
     left = []

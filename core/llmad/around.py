@@ -159,12 +159,25 @@ class _After:
             out = _put_rows(whole[0], out, self.rows)
         if added is not None:
             out = out + added
-        return (out, *whole[0][1:]) if whole and isinstance(whole[0], tuple) else out
+        return with_states(whole[0], out) if whole else out
 
     def _part(self, whole: Any) -> Tensor:
         """What the role owns of the place's output."""
-        out: Tensor = whole[0] if isinstance(whole, tuple) else whole
+        out = states_of(whole)
         return _take_rows(out, self.rows) if self.rows else out
+
+
+def states_of(whole: Any) -> Tensor:
+    """The hidden states of what a place returns: them alone, or the first of a tuple or a list."""
+    out: Tensor = whole[0] if isinstance(whole, tuple | list) else whole
+    return out
+
+
+def with_states(whole: Any, out: Tensor) -> Any:
+    """What a place returned, with other hidden states; a list stays one, since blocks add to it."""
+    if isinstance(whole, tuple | list):
+        return (out, *whole[1:]) if isinstance(whole, tuple) else [out, *whole[1:]]
+    return out
 
 
 def _take(x: Tensor, own: Part | None) -> Tensor:

@@ -26,6 +26,9 @@ def enable(model: nn.Module) -> None:
             "leave gradient_checkpointing out, and lower per_device_train_batch_size",
         )
     turn({"use_reentrant": False})
+    # transformers has the embedding's output want a gradient, which nothing here needs and what is added to it in place
+    # does not bear
+    getattr(model, "disable_input_require_grads", lambda: None)()
     try:
         _try(model)
     except Exception:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from llmad import lexicon, tracing
-from llmad.anatomy import Block, Part, parts
+from llmad.anatomy import Block, Part, parts, stream
 from llmad.described import outer_sites, stacked_sites
 from llmad.errors import ModelError
 from llmad.layout import NUMBER, Finding, Layout, features, is_linear, width_of
@@ -37,10 +37,11 @@ def resolved(model: nn.Module) -> Layout:
     _check_backward(model)
     roots = _blocks(model, modules, embed)
     width = width_of(model, modules[embed])
-    found, left = [], []
+    found, left, wide = [], [], []
     for layer, own in enumerate(roots):
-        inside = {path: module for path, module in modules.items() if _under(path, own)}
-        there, without = parts(Block(own, inside, width))
+        block = Block(own, {path: module for path, module in modules.items() if _under(path, own)}, width)
+        there, without = parts(block)
+        wide.append(stream(block))
         found += [(layer, part) for part in there]
         left += without
     told = _told_apart(model, found, modules)
@@ -51,7 +52,7 @@ def resolved(model: nn.Module) -> Layout:
     for layer, own in enumerate(roots):
         in_layer = [part for number, part in found if number == layer]
         if len(own) == 1 and in_layer:
-            site = Site(own[0], "block", layer, width, width)
+            site = Site(own[0], "block", layer, wide[layer], wide[layer])
             named.append((site, Finding(site.label, "block", "sure", "an entry of the list of blocks")))
         for part in in_layer:
             named += [(site, _finding(site, part)) for site in _sites(part, layer, modules, width, told)]

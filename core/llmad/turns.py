@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from llmad.around import Acting, Call, around, drawing, same, take_hidden
+from llmad.around import Acting, Call, around, drawing, same, states_of, take_hidden, with_states
 from llmad.dice import dice_of
 from llmad.dropped import draw
 from llmad.layers import Linear
@@ -74,19 +74,19 @@ class _Turns:
             changed = [update(same, own) if update else own for update, own in zip(cut.updates, pieces, strict=True)]
             return self.call(cut.joined(changed), *args, **kwargs)
         whole = self.call(x, *args, **kwargs)
-        done = cut.pieces(whole[0] if isinstance(whole, tuple) else whole)
+        done = cut.pieces(states_of(whole))
 
         def base(number: int) -> Callable[[Tensor], Tensor]:
             def answer(y: Tensor) -> Tensor:
                 if y is pieces[number]:
                     return done[number]
                 other = self.call(cut.joined([*pieces[:number], y, *pieces[number + 1 :]]), *args, **kwargs)
-                return cut.pieces(other[0] if isinstance(other, tuple) else other)[number]
+                return cut.pieces(states_of(other))[number]
 
             return answer
 
         joined = cut.joined([update(base(n), pieces[n]) if update else done[n] for n, update in enumerate(cut.updates)])
-        return (joined, *whole[1:]) if isinstance(whole, tuple) else joined
+        return with_states(whole, joined)
 
 
 def _low_rank(group: list[Acting]) -> list[LowRank] | None:

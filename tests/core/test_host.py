@@ -12,6 +12,7 @@ import llmad
 from llmad import AdapterModule, AdapterSpec, ModelError, Sites
 from llmad.host import Host
 from llmad.turns import turns
+from tests import zoo
 
 
 class Seen(AdapterModule):
@@ -277,3 +278,22 @@ def test_what_a_call_goes_through_is_made_once_and_anew_where_something_changed(
     llmad.detach(model, "default")
     assert torch.equal(model(ids).logits, base)
     assert torch.equal(copied(ids).logits, adapted)
+
+
+@pytest.mark.parametrize("site", ["block", "attn"])
+def test_a_part_that_returns_a_list_is_wrapped_like_one_that_returns_a_tuple(site, logits, perturb):
+    model = zoo.build("openai-gpt")
+    before = logits(model)
+    llmad.attach(model, f"series[sites={site}]")
+    assert torch.equal(logits(model), before)
+    perturb(model)
+    changed = logits(model)
+    assert not torch.allclose(changed, before)
+    llmad.attach(model, f"series[sites={site}]", "other")
+    perturb(model, "other")
+    llmad.activate(model, "default")
+    rows = before.shape[0]
+    with llmad.per_row(model, ["default", *[None] * (rows - 1)]):
+        mixed = logits(model)
+    torch.testing.assert_close(mixed[:1], changed[:1])
+    torch.testing.assert_close(mixed[1:], before[1:])

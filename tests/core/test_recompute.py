@@ -7,6 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import llmad
 from llmad import recompute
 from llmad.loss import answer_loss
+from tests import zoo
 
 
 @pytest.fixture
@@ -51,3 +52,13 @@ def test_a_model_that_cannot_is_refused(model, monkeypatch):
     with pytest.raises(llmad.ModelError) as caught:
         recompute.enable(model)
     assert caught.value.code == "no-checkpointing"
+
+
+@pytest.mark.parametrize("kind", ["git", "blt"])  # they add to the frozen embedding's output in place
+def test_an_embedding_that_is_added_to_in_place_is_trained_behind(kind):
+    model = zoo.build(kind)
+    llmad.attach(model, "lora")
+    plain = gradients(model)
+    recompute.enable(model)
+    for one, other in zip(gradients(model), plain, strict=True):
+        torch.testing.assert_close(one, other)

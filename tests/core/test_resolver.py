@@ -97,6 +97,23 @@ def test_a_part_that_adds_the_residual_itself_is_no_place_of_its_own():
     assert "attn" in roles("xglm", 0)
 
 
+@pytest.mark.parametrize(("kind", "streams"), [("qwen4_exp_text", 4), ("deepseek_v4", 1), ("llama", 1)])
+def test_a_block_is_as_wide_as_the_residual_streams_that_lie_side_by_side_in_it(kind, streams, ids, logits, perturb):
+    model = zoo.build(kind)
+    wide = model.config.hidden_size
+    found = {site.role: site for site in resolved(model).sites if site.layer == 1}
+    assert found["block"].in_features == found["block"].out_features == streams * wide
+    assert found["attn"].out_features == found["mlp"].out_features == wide
+    seen = []
+    hook = model.get_submodule(found["block"].path).register_forward_hook(lambda *call: seen.append(call[-1]))
+    model(input_ids=ids)
+    hook.remove()
+    assert (seen[0][0] if isinstance(seen[0], tuple) else seen[0]).shape[-1] == streams * wide
+    before = logits(model)
+    perturb(llmad.attach(model, "series[sites=block]"))
+    assert not torch.allclose(logits(model), before)
+
+
 def test_mixers_have_roles():
     assert roles("mamba2", 0) == {"block", "mixer", "mixer.in", "mixer.out"}
     assert roles("falcon_h1", 0) >= {"attn.q", "mixer.in", "mlp.gate"}

@@ -328,3 +328,20 @@ def test_they_slide_out_of_a_window_with_and_without_a_cache(adapted, padded):
     narrow = generate(adapted, *padded)
     assert torch.equal(narrow, generate(adapted, *padded, use_cache=False))
     assert not torch.equal(narrow, plain)
+
+
+class Stack(torch.nn.Module):
+    """A stack of a stranger's own, which is no model of transformers."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.embed_tokens, self.layers = own.embed_tokens, own.layers
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None, past_key_values=None):
+        raise NotImplementedError
+
+
+def test_a_stack_that_does_not_say_where_its_embedding_is_is_refused(llama, kind):
+    llama.model = Stack(llama.model)
+    with pytest.raises(ModelError, match="Stack does not say where its token embedding is"):
+        llmad.attach(llama, kind)

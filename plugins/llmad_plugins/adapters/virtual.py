@@ -265,8 +265,14 @@ def text(call: Mapping[str, Any]) -> "Tensor":
 
 
 def embedding(stack: "nn.Module") -> "nn.Embedding":
-    """The table of the vocabulary."""
-    table: nn.Embedding = stack.get_input_embeddings()  # type: ignore[operator]  # every transformers model has it
+    """The table of the vocabulary.
+
+    Raises:
+        ModelError: the stack is a stranger's module, which does not say where it is.
+    """
+    if not hasattr(stack, "get_input_embeddings"):
+        raise refusal(stack, "does not say where its token embedding is (get_input_embeddings)")
+    table: nn.Embedding = stack.get_input_embeddings()  # type: ignore[operator]
     return table
 
 
