@@ -12,8 +12,8 @@ What an architecture has no room for is found in a rehearsal (`rehearsal`), and 
 """
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 from llmad import AdapterModule, ModelError
@@ -40,12 +40,18 @@ class Outer:
     start: "int | Tensor | None" = None
 
 
-_OUTER: ContextVar[Outer] = ContextVar("outer", default=Outer())  # noqa: B039  it is frozen
+class _Calls(local):
+    """The calls that go on in a thread; no context variable, which torch.compile cannot trace."""
+
+    outer = Outer()
+
+
+_CALLS = _Calls()
 
 
 def outer() -> Outer:
     """What is outside of the module that is called."""
-    return _OUTER.get()
+    return _CALLS.outer
 
 
 class VirtualTokens(AdapterModule):
@@ -134,11 +140,11 @@ class VirtualTokens(AdapterModule):
             call["position_ids"] = positions + shift
         by_name = self._asked("return_dict", call)
         call |= {"return_dict": True} if takes("return_dict", self.host, open_ended=True) else {}
-        here = _OUTER.set(self.passed_on(replace(outer(), start=start), shift))
+        before, _CALLS.outer = outer(), self.passed_on(replace(outer(), start=start), shift)
         try:
             output = self.within(base, call, first, start)
         finally:
-            _OUTER.reset(here)
+            _CALLS.outer = before
         if first:
             hold(output, self, width)
         whole = self._text_alone(output, start, first)
