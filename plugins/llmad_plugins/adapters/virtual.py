@@ -236,16 +236,26 @@ class VirtualTokens(AdapterModule):
                 f"the mask covers {mask.shape[1]} tokens, the text and its cache hold {length}",
                 "do not hand a cache to other adapters than those that it was filled with",
             )
-        if mask is None and positions is not None and bool((positions.diff(dim=-1) < 0).any()):
-            raise ModelError(
-                "virtual-packed",
-                "virtual tokens cannot stand before each of several texts in one row",
-                "give every text a row of its own",
-            )
+        if mask is None and positions is not None:
+            _check_counted(positions)
 
 
 _OWN_MASKS = {"langs", "perm_mask", "pixel_values"}  # XLM, XLNet, GIT
 _APART = "give the rows with the adapter and those without in separate calls"
+
+
+def _check_counted(positions: "Tensor") -> None:
+    """Refuse positions that begin again within a row; what is compiled can ask no tensor, and stops while it runs."""
+    import torch
+
+    again, why = (
+        (positions.diff(dim=-1) < 0).any(),
+        "virtual tokens cannot stand before each of several texts in one row",
+    )
+    if torch.compiler.is_compiling():
+        torch._assert_async(~again, why)
+    elif again:
+        raise ModelError("virtual-packed", why, "give every text a row of its own")
 
 
 def _is_position_table(name: str, part: Any) -> bool:
