@@ -92,7 +92,7 @@ def _both_ways(own: "nn.RNNBase", x: "Tensor") -> "Tensor":
     """What an LSTM makes of (length, width): (length, 2 * hidden)."""
     import torch
 
-    weights = [weight for layer in own.all_weights for weight in layer]
+    weights: list[Tensor] = [weight for layer in own.all_weights for weight in layer]
     start = x.new_zeros(2 * own.num_layers, 1, own.hidden_size)
     states = torch.lstm(
         x[:, None], (start, start), weights, True, own.num_layers, own.dropout, own.training, True, False
