@@ -16,7 +16,7 @@ from llmad_plugins.adapters.sequence_tokens import SequenceTokens
 from llmad_plugins.adapters.virtual_options import VirtualOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class PTuning(VirtualOptions):
@@ -70,10 +70,10 @@ class PTuningLayer(SequenceTokens):
         super().__init__(spec.num_virtual_tokens)
         hidden = spec.encoder_hidden_size or width
         self.embedding = nn.Embedding(self.count, width)
-        self.lstm_head: nn.LSTM | None = None
+        self.lstm_head: nn.RNNBase | None = None  # torch.compile does not follow an nn.LSTM, whose weights these are
         if spec.encoder == "lstm":
             layers, dropout = spec.encoder_num_layers, spec.encoder_dropout
-            self.lstm_head = nn.LSTM(width, hidden, layers, dropout=dropout, bidirectional=True, batch_first=True)
+            self.lstm_head = nn.RNNBase("LSTM", width, hidden, layers, dropout=dropout, bidirectional=True)
             self.mlp_head = nn.Sequential(nn.Linear(2 * hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, width))
         else:
             first, middle, last = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, width)
@@ -83,9 +83,21 @@ class PTuningLayer(SequenceTokens):
         """The embeddings, (count, width)."""
         x = self.embedding.weight
         if self.lstm_head is not None:
-            x = self.lstm_head(x.unsqueeze(0))[0].squeeze(0)
+            x = _both_ways(self.lstm_head, x)
         tokens: Tensor = self.mlp_head(x)
         return tokens
+
+
+def _both_ways(own: "nn.RNNBase", x: "Tensor") -> "Tensor":
+    """What an LSTM makes of (length, width): (length, 2 * hidden)."""
+    import torch
+
+    weights: list[Tensor] = [weight for layer in own.all_weights for weight in layer]
+    start = x.new_zeros(2 * own.num_layers, 1, own.hidden_size)
+    states = torch.lstm(
+        x[:, None], (start, start), weights, True, own.num_layers, own.dropout, own.training, True, False
+    )
+    return states[0][:, 0]
 
 
 @hookimpl

@@ -12,8 +12,8 @@ What an architecture has no room for is found in a rehearsal (`rehearsal`), and 
 """
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 from llmad import AdapterModule, ModelError
@@ -40,12 +40,18 @@ class Outer:
     start: "int | Tensor | None" = None
 
 
-_OUTER: ContextVar[Outer] = ContextVar("outer", default=Outer())  # noqa: B039  it is frozen
+class _Calls(local):
+    """The calls that go on in a thread; no context variable, which torch.compile cannot trace."""
+
+    outer = Outer()
+
+
+_CALLS = _Calls()
 
 
 def outer() -> Outer:
     """What is outside of the module that is called."""
-    return _OUTER.get()
+    return _CALLS.outer
 
 
 class VirtualTokens(AdapterModule):
@@ -134,11 +140,11 @@ class VirtualTokens(AdapterModule):
             call["position_ids"] = positions + shift
         by_name = self._asked("return_dict", call)
         call |= {"return_dict": True} if takes("return_dict", self.host, open_ended=True) else {}
-        here = _OUTER.set(self.passed_on(replace(outer(), start=start), shift))
+        before, _CALLS.outer = outer(), self.passed_on(replace(outer(), start=start), shift)
         try:
             output = self.within(base, call, first, start)
         finally:
-            _OUTER.reset(here)
+            _CALLS.outer = before
         if first:
             hold(output, self, width)
         whole = self._text_alone(output, start, first)
@@ -230,16 +236,26 @@ class VirtualTokens(AdapterModule):
                 f"the mask covers {mask.shape[1]} tokens, the text and its cache hold {length}",
                 "do not hand a cache to other adapters than those that it was filled with",
             )
-        if mask is None and positions is not None and bool((positions.diff(dim=-1) < 0).any()):
-            raise ModelError(
-                "virtual-packed",
-                "virtual tokens cannot stand before each of several texts in one row",
-                "give every text a row of its own",
-            )
+        if mask is None and positions is not None:
+            _check_counted(positions)
 
 
 _OWN_MASKS = {"langs", "perm_mask", "pixel_values"}  # XLM, XLNet, GIT
 _APART = "give the rows with the adapter and those without in separate calls"
+
+
+def _check_counted(positions: "Tensor") -> None:
+    """Refuse positions that begin again within a row; what is compiled can ask no tensor, and stops while it runs."""
+    import torch
+
+    again, why = (
+        (positions.diff(dim=-1) < 0).any(),
+        "virtual tokens cannot stand before each of several texts in one row",
+    )
+    if torch.compiler.is_compiling():
+        torch._assert_async(~again, why)
+    elif again:
+        raise ModelError("virtual-packed", why, "give every text a row of its own")
 
 
 def _is_position_table(name: str, part: Any) -> bool:
