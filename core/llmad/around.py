@@ -194,9 +194,14 @@ def same(x: Tensor) -> Tensor:
     return x
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # neither signatures nor caches can be traced
 def _arguments(cls: Any) -> list[str]:
     """The names of the arguments of a class's forward."""
+    return _named(cls)
+
+
+@cache
+def _named(cls: Any) -> list[str]:
     return list(inspect.signature(cls.forward).parameters)[1:]
 
 
