@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad.update import Update
 
@@ -34,12 +35,12 @@ def stack(x: Tensor, updates: Sequence[Update]) -> Stack | None:
     """The updates of x (tokens, in_features) as one, if that is quicker: on a CPU, for several and few tokens."""
     if len(updates) < 2 or not x.is_cpu or type(x) is not Tensor or x.dtype not in (torch.float32, torch.float64):
         return None
-    ranks = tuple([len(update.down) for update in updates])
-    if len(x) * sum(ranks) > _MOST or any(update.drop or update.down.dtype != x.dtype for update in updates):
+    tokens, ranks = x.shape[0], tuple([update.down.shape[0] for update in updates])  # `len` takes longer
+    if tokens * sum(ranks) > _MOST or any(update.drop or update.down.dtype != x.dtype for update in updates):
         return None
     where = tuple([(update.start, update.stop, update.scale) for update in updates])
     down, up = torch.cat([update.down for update in updates]), torch.cat([update.up for update in updates], 1)
-    return Stack(down, up, _mask(len(x), ranks, where, x.dtype))
+    return Stack(down, up, _mask(tokens, ranks, where, x.dtype))
 
 
 @lru_cache(64)  # all places of a forward pass have the same
@@ -55,7 +56,7 @@ def _mask(
 
 def add_(out: Tensor, x: Tensor, own: Stack) -> Tensor:
     """Add the updates to `out`, (tokens, out_features); the middle is returned, (tokens, R)."""
-    middle = torch.mm(x, own.down.T).mul_(own.mask)
+    middle = F.linear(x, own.down).mul_(own.mask)
     out.addmm_(middle, own.up.T)
     return middle
 
