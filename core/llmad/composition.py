@@ -7,6 +7,7 @@ per_row(model, ["a", None, "b"])   the first row of a batch with a, the second w
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from torch import Tensor, arange, isin, tensor
 
@@ -79,10 +80,13 @@ def by_row(rows: Sequence[Names]) -> list[Stage]:
         raise UsageError("no-rows", f"{rows!r} are no rows", "give a list with one adapter, or None, for each row")
     stacks = [tuple(stack([names] if isinstance(names, str) else names or ())) for names in rows]
     return [
-        Stage(stage.names, tuple(row for row, other in enumerate(stacks) if other == stages), len(rows))
+        _of_rows(stage.names, tuple(row for row, other in enumerate(stacks) if other == stages), len(rows))
         for stages in dict.fromkeys(stacks)
         for stage in stages
     ]
+
+
+_of_rows = lru_cache(1024)(Stage)  # the very same for the same rows: places know at a glance that nothing changed
 
 
 def acting(stages: Iterable[Stage]) -> set[str]:

@@ -3,12 +3,18 @@
 down    (..., wide) to (..., r)        up    (..., r) to (..., wide)        r is small beside both
 """
 
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 from llmad.dropped import linear_of_dropped
 from llmad.thin import columns, emulated, rows
+
+Frozen = tuple[Tensor, Tensor | None]  # weight and bias of a linear map that is not trained
 
 _FEW = 64  # tokens; for fewer the copies take longer than they save
 
@@ -54,6 +60,27 @@ class Linear(nn.Linear):
         return self.weight.to(input.dtype), None if self.bias is None else self.bias.to(input.dtype)
 
 
+def weight_of(layer: Linear) -> Tensor:
+    """The layer's weight; asking the layer itself takes ten times as long, at every call of every place."""
+    own = layer._parameters.get("weight")
+    return layer.weight if own is None else own
+
+
 def eager(input: Tensor) -> bool:
     """Whether operations run one by one, as they are written: a compiler fuses them itself, autocast casts them."""
     return not (torch.compiler.is_compiling() or torch.is_autocast_enabled(input.device.type))
+
+
+def frozen_linear(base: Callable[..., Any], x: Tensor) -> Frozen | None:
+    """What a place computes with, if it is torch's own linear map, plain and frozen, and meets x eagerly."""
+    if not (isinstance(base, MethodType) and base.__func__ is nn.Linear.forward and eager(x)):
+        return None
+    own: dict[str, Tensor | None] = base.__self__._parameters  # type: ignore[attr-defined]
+    weight, bias = own.get("weight"), own.get("bias")
+    if weight is None or len(own) != 2 or "bias" not in own:  # a hook may hold others in their place
+        return None
+    return (weight, bias) if _still(weight, x) and (bias is None or _still(bias, x)) else None
+
+
+def _still(one: Tensor, x: Tensor) -> bool:
+    return type(one) is nn.Parameter and one.dtype == x.dtype and not one.requires_grad

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from math import prod
 
 import torch
 from torch import Tensor
 
 from llmad.composition import Stage
 from llmad.packed import packed_rows
+
+Runs = list[tuple[int, int]]  # of entries that lie side by side: the first, and the one behind the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,34 @@ def part(stage: Stage, x: Tensor) -> Part | None:
     return _of_packed(stage, packed.text, packed.lengths, x.shape[:2])
 
 
+def runs(stage: Stage, x: Tensor) -> Runs:
+    """The tokens of `x` that a stage for some rows acts on, counted through all leading sizes.
+
+    Args:
+        stage: adapters, and the rows of a batch that they are for.
+        x: (..., width), its leading sizes as for `part`.
+
+    Raises:
+        ModelError: as `part` does.
+    """
+    found = part(stage, x)
+    assert found is not None
+    inner, where = prod(x.shape[found.dim + 1 : -1]), found.where
+    edges = [(where.start, where.stop)] if isinstance(where, slice) else _in_runs(where)
+    return [(start * inner, stop * inner) for start, stop in edges]
+
+
+def side_by_side(rows: Sequence[int]) -> bool:
+    """Whether rows, in order, have no others in between."""
+    return rows[-1] - rows[0] + 1 == len(rows)
+
+
+def _in_runs(entries: tuple[int, ...]) -> Runs:
+    first = [entry for entry, before in zip(entries, (None, *entries), strict=False) if before != entry - 1]
+    last = [entry for entry, after in zip(entries, (*entries[1:], None), strict=True) if after != entry + 1]
+    return [(start, stop + 1) for start, stop in zip(first, last, strict=True)]
+
+
 @lru_cache(256)  # every place of a forward pass asks for the same
 def _of_rows(stage: Stage, size: int) -> Part:
     assert stage.rows is not None
@@ -71,6 +102,6 @@ def _of_packed(stage: Stage, text: tuple[int, ...], lengths: tuple[int, ...], si
 
 def _between(own: tuple[int, ...], edges: Sequence[int], dim: int) -> Part:
     """What is between the edges of some rows."""
-    if own == tuple(range(own[0], own[-1] + 1)):
+    if side_by_side(own):
         return Part(dim, slice(edges[own[0]], edges[own[-1] + 1]))
     return Part(dim, tuple(entry for row in own for entry in range(edges[row], edges[row + 1])))

@@ -12,14 +12,18 @@ thin.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
 
 _NARROW = 16  # numbers; for fewer, columns are quicker
+_FEW = 8  # tokens; up to so many, finding the layout takes longer than the product
 
 
 def thin(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T`."""
     if emulated(x):
         return torch.mm(rows(weight), x.T).T
+    if len(x) <= _FEW:
+        return F.linear(x, weight)
     return torch.mm(x, weight.T) if len(weight) >= _NARROW else torch.mm(weight, x.T).T
 
 

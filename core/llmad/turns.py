@@ -6,8 +6,7 @@ joined once, and the place is asked once for all rows.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from math import prod
+from functools import cache, reduce
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 
 from llmad.around import Acting, Call, around, drawing, same, states_of, take_hidden, with_states
 from llmad.dice import dice_of
-from llmad.dropped import draw
-from llmad.layers import Linear
-from llmad.low_rank import Update, frozen_linear, updated
-from llmad.part import part
+from llmad.dropped import Drop, draw
+from llmad.layers import Linear, frozen_linear, weight_of
+from llmad.low_rank import updated
+from llmad.packed import packed_rows
+from llmad.part import Runs, part, runs, side_by_side
+from llmad.update import Update
 
 LowRank = tuple[Linear, Linear, float, float]
 
@@ -37,7 +38,8 @@ def turns(every: Iterable[Acting]) -> Iterator[list[Acting]]:
 
 def around_all(call: Call, group: list[Acting]) -> Call:
     """Wrap what `turns` gave around a call of the module."""
-    return around(call, group[0]) if len(group) == 1 else _Turns(call, group)
+    nested = reduce(around, group, call)
+    return _Turns(call, group, nested) if _simple(group[0]) else nested
 
 
 def _fits(group: list[Acting], acting: Acting) -> bool:
@@ -47,25 +49,44 @@ def _fits(group: list[Acting], acting: Acting) -> bool:
 
 
 def _simple(acting: Acting) -> bool:
-    """One adapter for one run of rows, at a place that has one input and one output."""
-    site, rows = acting.site, acting.stage.rows
+    """One adapter for some rows, at a place that has one input and one output."""
+    site = acting.site
     plain = not (site.rows or site.residual or acting.adapters[0].whole_call) and len(acting.adapters) == 1
-    return plain and rows is not None and rows == tuple(range(rows[0], rows[-1] + 1))
+    return plain and acting.stage.rows is not None
 
 
 @dataclass(slots=True)
 class _Turns:
-    """Cut the batch into runs of rows, have each adapter act on its own, and join them again."""
+    """Have each adapter act on its own rows: all at once where they are low-rank updates.
+
+    Others get the batch cut into runs of rows, which are joined again. `nested` calls one adapter after another, which
+    is for others whose rows are not side by side.
+    """
 
     call: Call
     group: list[Acting]
+    nested: Call
+    known: tuple[Any, list[Runs]] = (None, [])  # the sizes of the last batch, and the runs of each adapter in it
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         adapter = self.group[0].adapters[0]
-        x, args, kwargs = take_hidden(cast(type, type(adapter.host)), args, kwargs)
-        if (linear := frozen_linear(self.call, x)) and (low := _low_rank(self.group)):
-            return updated(linear, x, [_update(acting, own, x) for acting, own in zip(self.group, low, strict=True)])
-        return self._one_by_one(x, args, kwargs)
+        x, others, named = take_hidden(cast(type, type(adapter.host)), args, kwargs)
+        if (frozen := frozen_linear(self.call, x)) and (low := _low_rank(self.group)):
+            found = self._runs(x)
+            if not any(own[3] and len(where) > 1 for own, where in zip(low, found, strict=True)):
+                return updated(frozen, x, list(_updates(self.group, low, found)))
+        if not all(side_by_side(acting.stage.rows or ()) for acting in self.group):
+            return self.nested(*args, **kwargs)
+        return self._one_by_one(x, others, named)
+
+    def _runs(self, x: Tensor) -> list[Runs]:
+        """The runs of tokens of each adapter."""
+        packed = packed_rows()
+        key = (x.shape[:-1], packed and (packed.text, packed.lengths))
+        known = self.known
+        if known[0] != key:
+            known = self.known = key, [runs(acting.stage, x) for acting in self.group]
+        return known[1]
 
     def _one_by_one(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cut = _cut(self.group, x)
@@ -91,11 +112,16 @@ class _Turns:
 
 def _low_rank(group: list[Acting]) -> list[LowRank] | None:
     """What the adapters are, where all are low-rank updates of the place's output and nobody watches their calls."""
-    every = [acting.adapters[0] for acting in group]
-    if group[0].site.before or any(_watched(one) or not _says_so(cast(type, type(one))) for one in every):
+    if group[0].site.before:
         return None
-    found = [one.as_low_rank() for one in every]
-    return None if None in found else cast(list[LowRank], found)
+    found = []
+    for acting in group:
+        one = acting.adapters[0]
+        low = None if _watched(one) or not _says_so(cast(type, type(one))) else one.as_low_rank()
+        if low is None:
+            return None
+        found.append(low)
+    return found
 
 
 @cache
@@ -108,16 +134,18 @@ def _watched(module: nn.Module) -> bool:
     return bool(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
 
 
-def _update(acting: Acting, own: LowRank, x: Tensor) -> Update:
-    """An adapter's update, with the tokens that it is for."""
-    down, up, scale, share = own
-    dim, start, stop = _span(acting, x)
-    inner = prod(x.shape[dim + 1 : -1])  # tokens of each entry along the dimension
-    drop = None
-    if share:
-        with dice_of(acting.stage.names[0]):
-            drop = draw(share)
-    return Update(start * inner, stop * inner, down.weight, up.weight, scale, drop)
+def _updates(group: list[Acting], every: list[LowRank], found: list[Runs]) -> Iterator[Update]:
+    """The adapters' updates, one for each run of tokens."""
+    for acting, (down, up, scale, share), own in zip(group, every, found, strict=True):
+        drop = _drawn(acting, share) if share else None
+        first, second = weight_of(down), weight_of(up)
+        for start, stop in own:
+            yield Update(start, stop, first, second, scale, drop)
+
+
+def _drawn(acting: Acting, share: float) -> Drop:
+    with dice_of(acting.stage.names[0]):
+        return draw(share)
 
 
 @dataclass(slots=True)
@@ -165,12 +193,7 @@ class _Run(NamedTuple):
 
 
 def _run(acting: Acting, x: Tensor) -> _Run:
-    return _Run(*_span(acting, x), drawing(acting.adapters[0], acting.stage))
-
-
-def _span(acting: Acting, x: Tensor) -> tuple[int, int, int]:
-    """The dimension along which an adapter's rows lie side by side, where they begin, and where they end."""
     found = part(acting.stage, x)
     assert found is not None
     assert isinstance(found.where, slice)
-    return found.dim, found.where.start, found.where.stop
+    return _Run(found.dim, found.where.start, found.where.stop, drawing(acting.adapters[0], acting.stage))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from llmad.layers import Linear
+from llmad.layers import Linear, weight_of
 
 
 def test_it_is_torchs_linear_in_the_dtype_of_its_weight():
@@ -50,3 +50,12 @@ def test_the_map_of_a_dropped_input(bias):
     assert not torch.equal(out[0], out[1])
     torch.testing.assert_close(out.mean(0), layer(x)[0], atol=0.25, rtol=0)
     assert torch.equal(layer.of_dropped(x, 0.0), layer(x))
+
+
+def test_the_weight_is_the_one_that_the_layer_has_now():
+    layer = Linear(3, 2)
+    assert weight_of(layer) is layer.weight
+    layer.weight = nn.Parameter(torch.ones(2, 3))
+    assert weight_of(layer) is layer.weight
+    nn.utils.parametrizations.weight_norm(layer)
+    assert torch.equal(weight_of(layer), layer.weight)

@@ -1,5 +1,7 @@
 """The rows that an adapter acts on, taken out and put back."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from llmad.composition import Stage
 from llmad.errors import ModelError
 from llmad.packed import Rows, packing
-from llmad.part import part
+from llmad.part import part, runs
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(1, 3))
@@ -37,6 +39,22 @@ def test_packed_rows_are_their_tokens(rows, flat):
             assert torch.equal(found.take(whole).reshape(-1, 3), x[mask])
         ids = part(Stage(("a",), own, len(rows)), mask.long()[None])  # (1, total): the ids of an embedding
         assert ids.take(mask.long()[None]).shape == (1, int(mask.sum()))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(1, 3), st.booleans())
+def test_runs_are_the_tokens_of_the_rows(chosen, length, packed):
+    own = tuple(row for row, wanted in enumerate(chosen) if wanted)
+    if not own:
+        return
+    mask = torch.tensor(chosen).repeat_interleave(length)
+    stage = Stage(("a",), own, len(chosen))
+    if packed:
+        with packing(Rows((length,) * len(chosen), None)):
+            found = runs(stage, torch.zeros(1, len(mask), 2))
+    else:
+        found = runs(stage, torch.zeros(len(chosen), length, 2))
+    assert [token for start, stop in found for token in range(start, stop)] == mask.nonzero().flatten().tolist()
+    assert all(stop < start for (_, stop), (start, _) in pairwise(found))
 
 
 def test_a_stage_for_all_rows_has_no_part():

@@ -51,7 +51,7 @@ def test_runs_of_rows_share_a_call():
     model = adapted({"a": "lora", "b": "lora", "c": "lora"})
     place = "model.layers.0.self_attn.q_proj"
     assert groups(model, place, ["a", "b", "b", None, "c"]) == [[("a",), ("b",), ("c",)]]
-    assert groups(model, place, ["a", "b", "a"]) == [[("a",)], [("b",)]]  # the rows of a are apart
+    assert groups(model, place, ["a", "b", "a"]) == [[("a",), ("b",)]]  # the rows of a are apart
     assert groups(model, place, [["a", "b"], "c"]) == [[("a",)], [("b",), ("c",)]]  # b sees what a made
 
 
@@ -62,6 +62,39 @@ def test_the_place_is_asked_once(monkeypatch):
     with llmad.per_row(model, ["a", "a", "b", "c", None]):
         model(torch.ones(5, 3, dtype=torch.long))
     assert calls.count(place) == 1
+
+
+@pytest.mark.parametrize("rank", [2, 16], ids=["few", "many"])
+def test_rows_in_no_order_meet_one_call(monkeypatch, rank):
+    """Also in batches of other sizes, and with weights that changed in place."""
+    model = adapted({"a": f"lora[r={rank}]", "b": f"lora[r={rank}]"})
+    monkeypatch.setattr(LoRALayer, "forward", lambda *_: pytest.fail("called by itself"))
+    names = ["b", "a", None, "a", "b"]
+    for length in (3, 1, 40):
+        ids = torch.randint(3, VOCABULARY, (5, length))
+        with llmad.per_row(model, names), torch.no_grad():
+            together = model(ids).logits
+            for name in "ab":
+                with llmad.per_row(model, [name] * 5):
+                    alone = model(ids).logits
+                for row in (row for row, own in enumerate(names) if own == name):
+                    torch.testing.assert_close(together[row], alone[row], rtol=1e-4, atol=1e-5)
+        for _, parameter in llmad.parameters(model, "a"):
+            parameter.data.mul_(1.1)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_adapter_that_is_not_finite_leaves_the_others_alone(grad):
+    model = adapted({"a": "lora", "b": "lora"})
+    ids = torch.arange(3, 9).view(2, 3)
+    with llmad.per_row(model, ["a", None]):
+        alone = model(ids).logits
+    for _, parameter in llmad.parameters(model, "b"):
+        parameter.data.fill_(torch.inf)
+    with llmad.per_row(model, ["a", "b"]), torch.set_grad_enabled(grad):
+        together = model(ids).logits
+    torch.testing.assert_close(together[0], alone[0], rtol=1e-4, atol=1e-5)
+    assert not together[1].isfinite().any()
 
 
 @pytest.mark.parametrize("specs", [{"a": "loreft", "b": "invertible"}, {"a": "compacter", "b": "dora"}])
@@ -105,6 +138,17 @@ def test_low_rank_updates_are_computed_at_once(monkeypatch):
     assert fast[1].keys() == slow[1].keys()
     for key, wanted in slow[1].items():
         torch.testing.assert_close(fast[1][key], wanted, rtol=1e-8, atol=1e-9)
+
+
+def test_dropout_is_drawn_once_for_rows_that_are_apart():
+    model, found = adapted({"a": "lora[dropout=0.3]", "b": "lora"}).train(), []
+    ids = torch.arange(3, 18).view(3, 5)
+    for names, order in ((["a", "b", "a"], [0, 2, 1]), (["a", "a", "b"], [0, 1, 2])):
+        with taking_turns(model, names, {"a": Dice(1), "b": Dice(2)}):
+            batch = torch.empty_like(ids)
+            batch[order] = ids
+            found.append(model(batch).logits[order])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
 def dice():
