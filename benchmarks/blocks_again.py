@@ -1,11 +1,12 @@
-"""What it costs to compute blocks again, and from how many tokens on a device is busy: what auto_find_batch_size weighs.
+"""What it costs to compute blocks again, and how many tokens keep a device busy: what auto_find_batch_size weighs.
 
     python benchmarks/blocks_again.py
     python benchmarks/blocks_again.py --width 768 --blocks 4 --pairs 15
 
 Forward and backward pass of a LLaMA of random weights in float32 with LoRA on q and v. First the same rows with their
 blocks computed once and again, in turns, after the losses and gradients of both were compared; then rows of ever more
-tokens in turns, whose seconds a token are told beside those of the most.
+tokens in turns, whose seconds a token are told beside those of the most. Seconds are of the process, on one thread, so
+that other work on the machine counts little.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--method", default="lora")
     told = parser.parse_args()
+    torch.set_num_threads(1)
     model = made(told)
     print("| tokens | once, s | again, s | again / once |\n|---|---|---|---|")
     for tokens in (64, 256):
@@ -109,7 +111,7 @@ def scale(model: Any, rounds: int) -> None:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+    """Seconds of the process that it takes."""
     began = time.process_time()
     call()
     return time.process_time() - began

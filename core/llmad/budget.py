@@ -30,7 +30,7 @@ _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a 
 # new one. What comes of that differs from run to run; these are above all that benchmarks/memory_plan.py measured.
 _CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the same where the C library is not known
 _CPU_SLACK = {"measured": 0.05, "rehearsed": 0.05, "extrapolated": 0.2}  # share of a step that was not counted
-_BESIDE_KEPT, _BESIDE_WORKING = 0.5, 3.5  # bytes of such places, for one that is kept and one that comes and goes
+_BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such places, for one that is kept and one that comes and goes
 _BESIDE_DEQUANTISED = 8.0, 0.5  # the latter where a weight comes and goes at each map; and of all these together
 
 
