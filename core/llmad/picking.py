@@ -14,7 +14,7 @@ from llmad.fitting import AGAIN, SIZE, TIMES, Cut, Run, again, largest, plan, ro
 from llmad.recipe import Recipe
 from llmad.usage import NotCountedError
 
-# By benchmarks/blocks_again.py on a CPU, LoRA on a LLaMA of width 512 in float32: a step whose blocks are computed again
+# By benchmarks/blocks_again.py on a CPU, LoRA on a LLaMA of width 512, float32: a step whose blocks are computed again
 # takes 1.15 to 1.3 times as long (1.5 by matrix products alone: two passes forward, one backward as long). 32 tokens
 # take 1.25 times as long as 4; a token of 128 takes 1.3 times as long as one of 256. No accelerator was measured.
 _SLOWER = 1.3
