@@ -5,17 +5,19 @@ batch of the schedule. The lower bound is what must be there when a forward pass
 cannot be counted: what an allocator rounds up and keeps, and the room that kernels take for themselves.
 """
 
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from llmad import memory, placement
 from llmad.batching import Batching
 from llmad.data import Example
+from llmad.quantization import owners
 from llmad.recipe import Recipe
 from llmad.schedule import Schedule
 from llmad.usage import Usage, Way, usage
@@ -23,11 +25,13 @@ from llmad.usage import Usage, Way, usage
 _ROWS = 200_000  # looked through for the longest batch
 _ROOM = 2**26  # bytes that kernels and libraries may take once
 _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a step that allocators may add
-# On a CPU the count is right to a few percent, and kernels take little; but the C library keeps freed blocks of less
-# than 32 MiB, in pieces that do not fit what comes next. benchmarks/memory_plan.py measured what that comes to.
-_CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the most that it was found to be
-_BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such pieces, for one that is kept and one that comes and goes
-_GIVEN_BACK = "MALLOC_MMAP_THRESHOLD_"  # has glibc give blocks of so many bytes and more back at once
+# On a CPU the count is right to a few percent, and kernels take little. But glibc keeps small blocks that are freed:
+# a block fits only where nothing was put since, so one that comes and goes often finds its old places taken and gets a
+# new one. What comes of that differs from run to run; these are above all that benchmarks/memory_plan.py measured.
+_CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the same where the C library is not known
+_CPU_SLACK = {"measured": 0.05, "rehearsed": 0.05, "extrapolated": 0.2}  # share of a step that was not counted
+_BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such places, for one that is kept and one that comes and goes
+_BESIDE_DEQUANTISED = 8.0, 0.5  # the latter where a weight comes and goes at each map; and of all these together
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,13 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
     base, trained = _base(model), sum(own.nbytes for own in model.parameters() if own.requires_grad)
     step = usage(model, how, longest(how, schedule, examples))
     state = trained * (3 if recipe.gradient_accumulation_steps > 1 else 2)
-    peak = max(step.peak, trained)
-    parts = _parts(base, trained, state, replace(step, peak=peak), recipe)
-    upper = base + trained + state + peak + _slack(model, replace(step, peak=peak))
+    step = replace(step, peak=max(step.peak, trained))
+    parts = [*_parts(base, trained, state, step, recipe), *_copies(model, schedule, trained)]
     free = memory.free(model)
     return Budget(
-        parts=parts,
+        parts=tuple(parts),
         lower=base + trained + state + step.kept,
-        upper=upper,
+        upper=sum(part.bytes for part in parts) + _slack(model, step),
         room=None if free is None else free + base + trained - memory.mapped(model),
         way=step.way,
     )
@@ -105,12 +108,19 @@ def _slack(model: nn.Module, step: Usage) -> int:
     share = round(step.peak * _SLACK[step.way])
     if placement.device(model).type != "cpu":
         return share + _ROOM
-    if _GIVEN_BACK in os.environ:
-        return share + _CPU_ROOM
-    kept = min(step.kept, step.peak)
-    pieces = round(_BESIDE_KEPT * kept + _BESIDE_WORKING * (step.peak - kept)) + _CPU_ROOM
-    sure = step.way != "extrapolated" and platform.libc_ver()[0] == "glibc"
-    return min(pieces, share + _HEAP) if sure else share + _HEAP
+    if platform.libc_ver()[0] != "glibc":
+        return share + _HEAP
+    weights = _dequantised(model)
+    often, all_of_them = _BESIDE_DEQUANTISED if weights else (_BESIDE_WORKING, 0.0)
+    places = _BESIDE_KEPT * step.small_kept + often * (step.small_peak - step.small_kept) + all_of_them * weights
+    return round(places + step.peak * _CPU_SLACK[step.way]) + _CPU_ROOM
+
+
+def _dequantised(model: nn.Module) -> int:
+    """Bytes in small blocks of all quantised weights, each as it comes and goes once in a forward pass."""
+    item = getattr(model, "dtype", torch.float32).itemsize
+    sizes = [item * prod(own.shape(model.get_submodule(path))) for path, own in owners(model).items()]
+    return sum(size for size in sizes if size < memory.given_back())
 
 
 def longest(how: Batching, schedule: Schedule, examples: Sequence[Example]) -> list[Example]:
@@ -141,6 +151,14 @@ def _parts(base: int, trained: int, state: int, step: Usage, recipe: Recipe) -> 
         Part("head", head, "the logits of a chunk of learnt tokens, and their loss"),
         Part("working", step.peak - min(step.kept, step.peak) - head, "what comes and goes, gradients among it"),
     )
+
+
+def _copies(model: nn.Module, schedule: Schedule, trained: int) -> list[Part]:
+    """What a checkpoint is written from while the next steps are taken, where the model lies in main memory too."""
+    every = schedule.recipe.save_steps
+    if not every or every >= schedule.steps or placement.device(model).type != "cpu":
+        return []
+    return [Part("checkpoint", 3 * trained, "the adapter and AdamW's two means once more, while they are written")]
 
 
 def _base(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """Memory: how much of it is free, and what to do when there is too little."""
 
+import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _FILES = {  # by kind of group: its limit, what is taken, and what of that is fi
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
+_EDGE, _MOST = "MALLOC_MMAP_THRESHOLD_", 2**25  # glibc's; the most that it rises to on its own (malloc/malloc.c)
 _ON_CPU = ("not enough memory", "can't allocate memory", "std::bad_alloc")  # words of torch's allocators
 
 
@@ -42,6 +44,12 @@ def is_shortage(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _ON_CPU)
+
+
+def given_back() -> int:
+    """Bytes of a block from which on glibc gives it back when it is freed; smaller ones it keeps for later use."""
+    told = os.environ.get(_EDGE, "")
+    return min(int(told), _MOST) if told.isdecimal() else _MOST
 
 
 def free(model: nn.Module) -> int | None:

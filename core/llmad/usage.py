@@ -21,6 +21,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,7 +30,7 @@ from llmad.batching import Batching
 from llmad.data import Batch, Example
 from llmad.errors import LlmadError
 from llmad.loss import token_losses
-from llmad.memory import is_shortage
+from llmad.memory import given_back, is_shortage
 from llmad.quantization import owners
 
 Way = Literal["measured", "rehearsed", "extrapolated"]
@@ -44,7 +45,7 @@ class NotCountedError(Exception):
         return isinstance(self.__cause__, Exception) and is_shortage(self.__cause__)
 
 
-_SMALL = 3e9  # weights times tokens; what a step of so many takes is a fraction of a second
+_QUICK = 3e9  # weights times tokens; what a step of so many takes is a fraction of a second
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,16 @@ class Usage:
         head: the most that there is at once from the head's call to the loss, beyond what was there at that call.
         peak: the most that there is at once.
         way: how that is known.
+        small_kept: what of `kept` lies in small blocks, which the C library keeps when they are freed.
+        small_peak: the most that there is at once in such blocks.
     """
 
     kept: int
     head: int
     peak: int
     way: Way
+    small_kept: int = 0
+    small_peak: int = 0
 
 
 def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage:
@@ -77,7 +82,7 @@ def usage(model: nn.Module, how: Batching, examples: Sequence[Example]) -> Usage
         LlmadError: the step itself would.
     """
     weights = sum(parameter.numel() for parameter in model.parameters())
-    if weights * sum(len(example.ids) for example in examples) <= _SMALL:
+    if weights * sum(len(example.ids) for example in examples) <= _QUICK:
         return measured(model, how, examples)
     if owners(model) or placement.offloaded(model):  # their modules move and change weights on their own
         return extrapolated(model, how, examples)
@@ -107,23 +112,36 @@ def extrapolated(model: nn.Module, how: Batching, examples: Sequence[Example]) -
     longest = max(examples, key=lambda example: len(example.ids))
     one, two = (_counted(model, how, [longest] * count, Counting(model), "extrapolated") for count in (1, 2))
     more = len(examples) - 1
-    kept, head, peak = (
-        getattr(one, name) + more * (getattr(two, name) - getattr(one, name)) for name in ("kept", "head", "peak")
-    )
-    return Usage(kept, head, peak, "extrapolated")
+    sizes = ("kept", "head", "peak", "small_kept", "small_peak")
+    found = {name: getattr(one, name) + more * (getattr(two, name) - getattr(one, name)) for name in sizes}
+    return Usage(**found, way="extrapolated")
+
+
+@dataclass
+class Tally:
+    """Bytes that are there, and the most that there were."""
+
+    now: int = 0
+    peak: int = 0
+
+    def add(self, size: int) -> None:
+        """Bytes that come, or that go where there are fewer than none."""
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Counts the bytes of the tensors that are made within the block, each storage once, until they are gone.
 
     Attributes:
-        now: bytes that are there.
-        peak: the most since the last `start`.
+        every: of all; the most since the last `start`.
+        small: of those in small blocks.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now, self.peak = 0, 0
+        self.every, self.small = Tally(), Tally()
+        self._edge = given_back()
         self._known = {_place(parameter) for parameter in model.parameters()}
         self._there: dict[int, Any] = {}
 
@@ -136,10 +154,13 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
     def start(self) -> None:
         """Look for the peak anew."""
-        self.peak = self.now
+        self.every.peak = self.every.now
 
     def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
-        return func(*args, **kwargs)
+        if not _written_in_python(func, args, kwargs):
+            return func(*args, **kwargs)
+        with self:  # what it makes for itself counts too
+            return func.redispatch(_ON_CPU, *args, **kwargs)
 
     def _note(self, tensor: Tensor) -> None:
         place = _place(tensor)
@@ -148,12 +169,26 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         storage = tensor.untyped_storage()
         size = storage.nbytes()
         self._there[place] = ref(storage, lambda _: self._forget(place, size))
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        self._tally(size, 1)
 
     def _forget(self, place: int, size: int) -> None:
         self._there.pop(place, None)
-        self.now -= size
+        self._tally(size, -1)
+
+    def _tally(self, size: int, sign: int) -> None:
+        self.every.add(sign * size)
+        if size < self._edge:
+            self.small.add(sign * size)
+
+
+_ON_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+
+def _written_in_python(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation may be: one that is not torch's own, as quantizers have; a GPU's are kernels."""
+    if not isinstance(func, OpOverload) or func.namespace in ("aten", "prim", "prims"):
+        return False
+    return all(one.device.type == "cpu" for one in _tensors((*args, *kwargs.values())))
 
 
 class Valueless(Counting):  # type: ignore[no-untyped-call]
@@ -203,8 +238,9 @@ def _counted(model: nn.Module, how: Batching, examples: Sequence[Example], count
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with _tried(), _training(model), torch.random.fork_rng(), torch.enable_grad(), counting, how.within(model, batch):
         kept, head, peak, loss = _forward(model, batch, counting)
+        small_kept = counting.small.now
         torch.autograd.grad(loss, trained, allow_unused=True)
-    return Usage(kept, head, max(peak, counting.peak), way)
+    return Usage(kept, head, max(peak, counting.every.peak), way, small_kept, counting.small.peak)
 
 
 @contextmanager
@@ -231,17 +267,18 @@ def _own(error: Exception) -> bool:
 
 def _forward(model: nn.Module, batch: Batch, counting: Counting) -> tuple[int, int, int, Tensor]:
     """Bytes kept, of the head, and the most until now; and the loss."""
+    every = counting.every
     begun: list[tuple[int, int]] = []  # at each call of the head: bytes that are there, the most until then
 
     def begin() -> None:
-        begun.append((counting.now, counting.peak))
+        begun.append((every.now, every.peak))
         counting.start()
 
     with _before_head(model, begin):
         loss = token_losses(model, batch.inputs, batch.labels).sum()
-    there, before = begun[-1] if begun else (counting.now, counting.peak)
-    peak, head = max(before, counting.peak), max(0, counting.peak - there) if begun else 0
-    kept = counting.now
+    there, before = begun[-1] if begun else (every.now, every.peak)
+    peak, head = max(before, every.peak), max(0, every.peak - there) if begun else 0
+    kept = every.now
     counting.start()
     return kept, head, peak, loss
 

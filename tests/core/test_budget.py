@@ -73,29 +73,71 @@ def test_sizes_have_the_unit_of_the_largest():
 
 @pytest.fixture
 def on_glibc(monkeypatch):
-    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     monkeypatch.setattr(budget.platform, "libc_ver", lambda: ("glibc", "2.36"))
 
 
+MIB = 2**20
+
+
+def slack(step, model=None):
+    return budget._slack(model or torch.nn.Linear(2, 2), step) // MIB
+
+
+def counted(kept, working, way="measured", small=True):
+    sizes = (kept * MIB, (kept + working) * MIB)
+    return Usage(sizes[0], 0, sizes[1], way, *(sizes if small else (0, 0)))
+
+
 def test_what_the_c_library_keeps_grows_with_what_comes_and_goes(on_glibc):
-    model, mib = torch.nn.Linear(2, 2), 2**20
-    kept, working = Usage(100 * mib, 0, 100 * mib, "measured"), Usage(0, 0, 100 * mib, "measured")
-    assert [budget._slack(model, step) // mib for step in (kept, working)] == [83, 276]
-    assert budget._slack(model, Usage(0, 0, 0, "measured")) == 2**23
-    large = Usage(10**10, 0, 10**10, "rehearsed")
-    assert budget._slack(model, large) == 2 * 10**9 + 2**28
+    assert [slack(counted(100, 0)), slack(counted(0, 100))] == [75 + 5 + 8, 350 + 5 + 8]
+    assert slack(counted(0, 0)) == 8
+    assert slack(counted(0, 1000)) == 3500 + 50 + 8  # 256 MiB were not enough where blocks are computed again
 
 
-def test_what_it_gives_back_is_not_counted(on_glibc, monkeypatch):
-    step = Usage(0, 0, 100 * 2**20, "measured")
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    assert budget._slack(torch.nn.Linear(2, 2), step) == 28 * 2**20
+def test_large_blocks_are_given_back(on_glibc):
+    assert slack(counted(0, 100, small=False)) == 5 + 8
 
 
-@pytest.mark.parametrize(("way", "library"), [("extrapolated", "glibc"), ("measured", "")])
-def test_what_is_not_known_has_a_wide_bound(on_glibc, monkeypatch, way, library):
-    monkeypatch.setattr(budget.platform, "libc_ver", lambda: (library, ""))
-    assert budget._slack(torch.nn.Linear(2, 2), Usage(0, 0, 0, way)) == 2**28
+@pytest.mark.parametrize(("step", "predicted", "weights", "taken"), [
+    ((1, 21), 23, 96, 224),  # one block of width 2048 in int8 and bfloat16
+    ((22, 11), 35, 288, 188),  # six of width 1024 in int8 and float32
+    ((32, 3), 38, 300, 155),  # 24 of width 512 in nf4 and float32
+])  # fmt: skip
+def test_weights_that_come_and_go_leave_more_behind(on_glibc, monkeypatch, step, predicted, weights, taken):
+    """MiB that were above the bound where quantised weights were taken for other blocks."""
+    assert predicted + slack(counted(*step)) < taken
+    monkeypatch.setattr(budget, "_dequantised", lambda model: weights * MIB)
+    assert taken < predicted + slack(counted(*step)) < 2 * taken
+
+
+def test_quantised_weights_are_those_in_small_blocks(monkeypatch):
+    class Eight:
+        @staticmethod
+        def shape(module):
+            return module.weight.shape
+
+    model = torch.nn.Sequential(torch.nn.Linear(100, 200), torch.nn.Linear(200, 300), torch.nn.Linear(7, 7))
+    monkeypatch.setattr(budget, "owners", lambda model: {"0": Eight, "1": Eight})
+    assert budget._dequantised(model) == 4 * (100 * 200 + 200 * 300)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")
+    assert budget._dequantised(model) == 4 * 100 * 200
+
+
+def test_what_was_extrapolated_has_a_wider_bound(on_glibc):
+    assert slack(counted(100, 0, "extrapolated")) == 75 + 20 + 8
+
+
+def test_another_c_library_is_not_known(on_glibc, monkeypatch):
+    monkeypatch.setattr(budget.platform, "libc_ver", lambda: ("", ""))
+    assert slack(counted(0, 0)) == 256
+
+
+def test_what_a_checkpoint_is_written_from_is_there_beside_the_next_steps(planned):
+    found = planned(save_steps=1, max_steps=2)
+    assert part(found, "checkpoint") == 3 * part(found, "adapter")
+    assert found.upper - planned(max_steps=2).upper == part(found, "checkpoint")
+    assert found.lower == planned(max_steps=2).lower
+    assert "checkpoint" not in [one.name for one in planned(save_steps=2, max_steps=2).parts]
 
 
 def test_weights_that_are_pages_of_a_file_are_no_room(planned, monkeypatch):

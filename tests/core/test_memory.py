@@ -5,7 +5,7 @@ import torch
 
 from llmad import memory
 from llmad.errors import OutOfMemoryError
-from llmad.memory import enough_memory, free, mapped
+from llmad.memory import enough_memory, free, given_back, mapped
 
 
 def test_a_shortage_is_told_in_one_line_with_its_cure():
@@ -112,3 +112,12 @@ def test_where_maps_cannot_be_read_none_are_known(tmp_path, monkeypatch):
 
 def test_a_device_that_does_not_tell_is_unknown():
     assert memory._free(torch.device("xpu")) is None
+
+
+@pytest.mark.parametrize(("told", "edge"), [(None, 2**25), ("65536", 65536), (str(2**30), 2**25), ("much", 2**25)])
+def test_the_c_library_may_be_told_what_to_give_back(monkeypatch, told, edge):
+    if told is None:
+        monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    else:
+        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", told)
+    assert given_back() == edge

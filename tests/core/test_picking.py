@@ -21,6 +21,7 @@ ASKED = {"auto_find_batch_size": True, "per_device_train_batch_size": 4, "gradie
 def room(told, tmp_path, monkeypatch):
     """Plant memory for so many rows at once; the bounds of a tiny model would hide what computing again saves."""
     monkeypatch.setattr("llmad.budget._slack", lambda *_: 0)
+    monkeypatch.setattr(picking, "_BUSY", {"cpu": 1})  # one row of it keeps that busy
 
     def room(size, less=0, **values):
         asked = {**ASKED, **values, "auto_find_batch_size": False}
@@ -129,7 +130,7 @@ def test_where_a_step_is_not_known_the_batch_is_as_given(told, tmp_path, monkeyp
 @pytest.fixture
 def begun(told, tmp_path, room):
     """A run that has picked two rows at once, and has a checkpoint."""
-    room(2)
+    room(2, save_steps=1, max_steps=2)
     trained(told(output_dir=str(tmp_path / "run"), save_steps=1, max_steps=2, **ASKED))
     return tmp_path / "run"
 

@@ -19,7 +19,7 @@ from llmad import recompute
 from llmad.batching import batching
 from llmad.data import Example
 from llmad.loss import token_losses
-from llmad.usage import NotCountedError, extrapolated, measured, rehearsed, usage
+from llmad.usage import Counting, NotCountedError, extrapolated, measured, rehearsed, usage
 
 SIZES = {"num_attention_heads": 4, "vocab_size": 97}
 EXPERTS = {**SIZES, "num_hidden_layers": 1, "intermediate_size": 48, "num_key_value_heads": 2, "num_local_experts": 2}
@@ -112,7 +112,7 @@ def test_rows_alike_are_extrapolated_exactly():
 def test_what_asks_for_values_is_extrapolated(monkeypatch):
     model = made("mixtral")
     how = batching(model, 0, True)
-    monkeypatch.setattr("llmad.usage._SMALL", 0)
+    monkeypatch.setattr("llmad.usage._QUICK", 0)
     assert usage(model, how, ROWS).way in ("rehearsed", "extrapolated")
     monkeypatch.setattr("llmad.usage.rehearsed", fail)
     assert usage(model, how, ROWS).way == "extrapolated"
@@ -132,3 +132,36 @@ def refuse(*_):
 def test_small_models_are_measured():
     model = made("llama")
     assert usage(model, batching(model, 0, True), ROWS).way == "measured"
+
+
+def test_small_blocks_are_told_from_those_that_are_given_back(monkeypatch):
+    model = made("llama")
+    how = batching(model, 0, True)
+    every = measured(model, how, ROWS)
+    assert (every.small_kept, every.small_peak >= every.peak) == (every.kept, True)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "16384")
+    some = measured(model, how, ROWS)
+    assert (some.kept, some.peak) == (every.kept, every.peak)
+    assert 0 < some.small_kept < some.kept
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "0")
+    assert measured(model, how, ROWS).small_peak == 0
+
+
+def test_rows_alike_have_small_blocks_in_a_straight_line_too():
+    model = made("llama")
+    how, rows = batching(model, 0, True), [ROWS[0]] * 4
+    assert extrapolated(model, how, rows).small_kept == pytest.approx(measured(model, how, rows).small_kept, rel=0.02)
+
+
+@torch.library.custom_op("llmad_tests::first_of_many", mutates_args=())
+def first_of_many(x: torch.Tensor) -> torch.Tensor:
+    """An operation written in Python, as those of quantizers are, which makes a hundred times what it returns."""
+    return x.repeat(100).sum() + x
+
+
+def test_what_an_operation_makes_for_itself_counts():
+    x, model = torch.zeros(1000), torch.nn.Linear(1, 1)
+    with Counting(model) as counting:
+        made = first_of_many(x)
+    assert torch.equal(made, x)
+    assert (counting.every.now, counting.every.peak >= 400_000) == (4000, True)
