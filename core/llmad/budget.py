@@ -31,6 +31,7 @@ _SLACK = {"measured": 0.2, "rehearsed": 0.2, "extrapolated": 0.4}  # share of a 
 _CPU_ROOM, _HEAP = 2**23, 2**28  # bytes that there may be beside it, and the same where the C library is not known
 _CPU_SLACK = {"measured": 0.05, "rehearsed": 0.05, "extrapolated": 0.2}  # share of a step that was not counted
 _BESIDE_KEPT, _BESIDE_WORKING = 0.75, 3.5  # bytes of such places, for one that is kept and one that comes and goes
+_SAVING = 5  # times the adapter, between two steps: it and AdamW's two means copied, and what is read back of these
 _BESIDE_DEQUANTISED = 8.0, 0.5  # the latter where a weight comes and goes at each map; and of all these together
 
 
@@ -91,11 +92,12 @@ def estimate(model: nn.Module, how: Batching, schedule: Schedule, examples: Sequ
     base, trained = _base(model), sum(own.nbytes for own in model.parameters() if own.requires_grad)
     step = usage(model, how, longest(how, schedule, examples))
     state = trained * (3 if recipe.gradient_accumulation_steps > 1 else 2)
-    step = replace(step, peak=max(step.peak, trained))
-    parts = [*_parts(base, trained, state, step, recipe), *_copies(model, schedule, trained)]
+    between = _SAVING * trained if placement.device(model).type == "cpu" else trained
+    step = replace(step, peak=max(step.peak, between))
+    parts = _parts(base, trained, state, step, recipe)
     free = memory.free(model)
     return Budget(
-        parts=tuple(parts),
+        parts=parts,
         lower=base + trained + state + step.kept,
         upper=sum(part.bytes for part in parts) + _slack(model, step),
         room=None if free is None else free + base + trained - memory.mapped(model),
@@ -151,14 +153,6 @@ def _parts(base: int, trained: int, state: int, step: Usage, recipe: Recipe) -> 
         Part("head", head, "the logits of a chunk of learnt tokens, and their loss"),
         Part("working", step.peak - min(step.kept, step.peak) - head, "what comes and goes, gradients among it"),
     )
-
-
-def _copies(model: nn.Module, schedule: Schedule, trained: int) -> list[Part]:
-    """What a checkpoint is written from while the next steps are taken, where the model lies in main memory too."""
-    every = schedule.recipe.save_steps
-    if not every or every >= schedule.steps or placement.device(model).type != "cpu":
-        return []
-    return [Part("checkpoint", 3 * trained, "the adapter and AdamW's two means once more, while they are written")]
 
 
 def _base(model: nn.Module) -> int:
