@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_BESIDE = {"cuda", "xpu"}  # devices that send while they compute; the others are waited for
+
 
 class Late:
     """Scalars, sent from the device of the first one; in float32.
@@ -19,13 +21,14 @@ class Late:
 
     def __init__(self, numbers: Sequence[Tensor]) -> None:
         where = numbers[0].device
-        self._there = torch.stack([number.detach().to(where, torch.float32) for number in numbers])
+        there = torch.stack([number.detach().to(where, torch.float32) for number in numbers])
         self._sent: torch.Event | None = None
-        if where.type != "cpu":
-            pinned = torch.empty(len(numbers), dtype=torch.float32, pin_memory=True)
-            self._there = pinned.copy_(self._there, non_blocking=True)
+        if where.type in _BESIDE:
+            self._there = torch.empty_like(there, device="cpu", pin_memory=True).copy_(there, non_blocking=True)
             self._sent = torch.Event(where)
-            self._sent.record()
+            self._sent.record(torch.accelerator.current_stream(where))
+        else:
+            self._there = there.cpu()
 
     @property
     def arrived(self) -> bool:
