@@ -1,9 +1,11 @@
 """Writing: what is to be kept goes to the disk one after the other, beside the steps where a device makes them."""
 
+import warnings
 from collections.abc import Callable
 from threading import Thread
 from types import TracebackType
 
+from llmad.errors import LlmadWarning
 from llmad.stopping import Stopped
 
 
@@ -55,6 +57,8 @@ class Writing:
             self.wait()
         elif self._going is not None and not isinstance(error, Stopped):
             self._going.join()
+            if self._going.error is not None:  # what ended the block is told by itself
+                warnings.warn(f"nor could a save be finished: {self._going.error}", LlmadWarning, stacklevel=2)
 
 
 class _Job(Thread):

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from llmad.errors import LlmadWarning
 from llmad.stopping import Stopped
 from llmad.writing import Writing
 
@@ -76,9 +77,9 @@ def test_an_error_reaches_who_gives_the_next_one(gate):
     assert gate.done == ["c"]
 
 
-def put_and_raise(gate, error):
+def put_and_raise(gate, error, in_write=None):
     with Writing(beside=True) as writing:
-        writing.put(gate.write("a"))
+        writing.put(gate.write("a", in_write))
         raise error
 
 
@@ -87,6 +88,12 @@ def test_what_is_under_way_is_written_whatever_else_goes_wrong(gate):
     with pytest.raises(ValueError, match="diverged"):
         put_and_raise(gate, ValueError("diverged"))
     assert gate.done == ["a"]
+
+
+def test_a_save_that_fails_too_is_told(gate):
+    gate.open.set()
+    with pytest.raises(ValueError, match="diverged"), pytest.warns(LlmadWarning, match="a save be finished: full"):
+        put_and_raise(gate, ValueError("diverged"), OSError("full"))
 
 
 def test_who_has_to_end_at_once_does_not_wait(gate):
