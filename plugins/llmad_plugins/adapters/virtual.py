@@ -248,10 +248,8 @@ def _check_counted(positions: "Tensor") -> None:
     """Refuse positions that begin again within a row; what is compiled can ask no tensor, and stops while it runs."""
     import torch
 
-    again, why = (
-        (positions.diff(dim=-1) < 0).any(),
-        "virtual tokens cannot stand before each of several texts in one row",
-    )
+    again = (positions.diff(dim=-1) < 0).any()
+    why = "virtual tokens cannot stand before each of several texts in one row"
     if torch.compiler.is_compiling():
         torch._assert_async(~again, why)
     elif again:
